@@ -1,0 +1,264 @@
+"""Discretised mixture of logistics over integer levels: likelihood, sampling and mean.
+
+PixelCNN++ (Salimans et al., arXiv 1701.05517) section 2.1, with two changes. The mass of an
+interior level is taken as
+
+    ln(sigmoid(a) - sigmoid(b)) = ln sigmoid(a) + ln sigmoid(-b) + ln(1 - exp(-(a - b)))
+
+which needs no threshold and sums to 1 over the levels, and edges are told by the integer level.
+
+Shapes: N batch, n colours (1 or 3), M mixtures, *S one to three spatial dimensions.
+Channels of `params` (N, P, *S), P = 3M for n = 1 and 10M for n = 3: mixture logits `0..M-1`; then
+for each colour its M means, M raw log-scales and, for n = 3, M raw coefficients.
+Levels k in 0..L-1, L = 2^bits, stand at t = (2k - (L - 1)) / (L - 1) in [-1, 1].
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hvae.ops.philox import philox_uniform
+
+LOG_SCALE_FLOOR = -7.0
+
+# For each colour: (coefficient slot, colour whose target it multiplies).
+_COUPLING: tuple[tuple[tuple[int, int], ...], ...] = ((), ((0, 0),), ((1, 0), (2, 1)))
+
+_library = torch.library.Library("hvae", "FRAGMENT")
+_library.define("logistic_mixture_nll(Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor")
+_library.define(
+    "logistic_mixture_nll_bwd("
+    "Tensor grad, Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor"
+)
+
+
+def num_parameters(colours: int, mixtures: int) -> int:
+    """Returns P, the channels of `params` for `colours` (1 or 3) and `mixtures`."""
+    return mixtures * (10 if colours == 3 else 3)
+
+
+def logistic_mixture_nll(
+    params: Tensor, x: Tensor, *, bits: int = 8, reduce: str = "sample"
+) -> Tensor:
+    """Returns the negative log-likelihood of integer levels, in nats.
+
+    Computed and returned in float32 (float64 for float64). Differentiable once, in `params`.
+
+    Args:
+        params: (N, P, *S) raw head output, float32, bfloat16, float16 or float64.
+        x: (N, n, *S) levels 0 .. 2^bits - 1, any integer dtype; n is 1 or 3.
+        bits: bit depth of the levels, 1 to 16.
+        reduce: "sample" sums over pixels to (N,); "pixel" gives (N, *S), summed over colours.
+
+    Raises:
+        ValueError: if the channels of `params` fit no number of mixtures, shapes differ, or `x`
+            does not hold integers.
+    """
+    _check(params, x, bits)
+    if reduce not in ("sample", "pixel"):
+        raise ValueError(f'reduce: wanted "sample" or "pixel", got {reduce!r}')
+    nll: Tensor = torch.ops.hvae.logistic_mixture_nll(params, x, bits, reduce == "pixel")
+    return nll
+
+
+def logistic_mixture_sample(
+    params: Tensor,
+    colours: int,
+    *,
+    rng: Tensor,
+    stream: int,
+    bits: int = 8,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Returns levels drawn from the mixture, int64 (N, n, *S).
+
+    One Philox block per pixel: word 0 picks the component by inverse CDF, words 1 to n the colours,
+    each a logistic draw rounded to the nearest level (tails go to the end levels), which is exactly
+    the distribution of `logistic_mixture_nll`. The drawn level feeds the next colour.
+
+    Args:
+        params: (N, P, *S).
+        colours: 1 or 3.
+        rng: int64 (2,), seed and global index of the first sample.
+        stream: Philox stream of the output.
+        bits: bit depth of the levels.
+        temperature: multiplies the logistic scale; 0 gives the picked component's mean.
+    """
+    logits, means, log_scales, raw_coefficients = _split(params, colours)
+    batch, pixels = params.shape[0], params[0, 0].numel()
+    uniform = philox_uniform(rng, stream, pixels, batch).to(means.dtype)
+    uniform = uniform.movedim(-1, 1).reshape(batch, 4, *params.shape[2:])
+    # The last component also takes what rounding leaves of the unit interval.
+    cdf = logits.softmax(1).cumsum(1)[:, :-1]
+    pick = (uniform[:, :1] > cdf).sum(1, keepdim=True).unsqueeze(1)
+
+    def picked(per_component: Tensor) -> Tensor:  # (N, n, M, *S) -> (N, n, *S)
+        return per_component.take_along_dim(pick, 2).squeeze(2)
+
+    mean, coefficients = picked(means), picked(raw_coefficients).tanh()
+    scale = picked(log_scales).clamp(min=LOG_SCALE_FLOOR).exp()
+    last = 2**bits - 1
+    targets: list[Tensor] = []
+    levels: list[Tensor] = []
+    for colour in range(colours):
+        centre = _coupled(mean, coefficients, targets, colour)
+        draw = centre + temperature * scale[:, colour] * uniform[:, 1 + colour].logit()
+        levels.append(((draw + 1) / 2 * last).round().clamp(0, last))
+        targets.append((2 * levels[-1] - last) / last)
+    return torch.stack(levels, 1).long()
+
+
+def logistic_mixture_mean(params: Tensor, colours: int) -> Tensor:
+    """Returns the mean of the mixture in [-1, 1], (N, n, *S), float32 or float64; differentiable.
+
+    Colours are chained within each component, then averaged: averaging colour by colour is wrong.
+    What the end levels collect from the tails is ignored, but for a final clamp.
+    """
+    logits, means, _, raw_coefficients = _split(params, colours)
+    coefficients = raw_coefficients.tanh()
+    chained: list[Tensor] = []
+    for colour in range(colours):
+        chained.append(_coupled(means, coefficients, chained, colour))
+    weights = logits.softmax(1).unsqueeze(1)
+    return (weights * torch.stack(chained, 1)).sum(2).clamp(-1, 1)
+
+
+class _Components(NamedTuple):
+    """What forward and backward share; (N, n, M, *S) unless said otherwise."""
+
+    logits: Tensor  # (N, M, *S)
+    targets: Tensor  # (N, n, 1, *S), in [-1, 1]
+    coefficients: Tensor  # after tanh; (N, 0, M, *S) for one colour
+    inverse_scale: Tensor
+    floored: Tensor  # True where the raw log-scale lies under the floor
+    lower: Tensor  # a, the standardised upper edge of the bin
+    upper: Tensor  # -b, minus its standardised lower edge
+    width: Tensor  # a - b, from the scale alone: subtracting the two cancels
+    is_first: Tensor  # (N, n, 1, *S), level 0
+    is_last: Tensor  # (N, n, 1, *S), level L - 1
+
+
+def _check(params: Tensor, x: Tensor, bits: int) -> None:
+    if x.ndim < 3 or x.shape[1] not in (1, 3):
+        raise ValueError(f"x: wanted (N, 1 or 3, *S), got {tuple(x.shape)}")
+    colours, each = x.shape[1], num_parameters(x.shape[1], 1)
+    if params.ndim != x.ndim or params.shape[1] == 0 or params.shape[1] % each:
+        raise ValueError(
+            f"params: wanted (N, {each} x mixtures, *S) for {colours} colours, "
+            f"got {tuple(params.shape)}"
+        )
+    if params.shape[0] != x.shape[0] or params.shape[2:] != x.shape[2:]:
+        raise ValueError(f"params {tuple(params.shape)} and x {tuple(x.shape)} differ in N or *S")
+    if x.is_floating_point() or not 1 <= bits <= 16:
+        raise ValueError(f"wanted integer levels of 1 to 16 bits, got {x.dtype} and bits={bits}")
+
+
+def _split(params: Tensor, colours: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns logits (N, M, *S) and means, log-scales, coefficients (N, n, M, *S), upcast."""
+    params = params if params.dtype == torch.float64 else params.float()
+    slots = 3 if colours == 3 else 2
+    mixtures = params.shape[1] // num_parameters(colours, 1)
+    logits, rest = params[:, :mixtures], params[:, mixtures:]
+    rest = rest.unflatten(1, (colours, slots, mixtures))
+    coefficients = rest[:, :, 2] if slots == 3 else rest[:, :0, 0]
+    return logits, rest[:, :, 0], rest[:, :, 1], coefficients
+
+
+def _coupled(means: Tensor, coefficients: Tensor, targets: list[Tensor], colour: int) -> Tensor:
+    """Returns the means of one colour given the earlier colours' targets."""
+    centre = means[:, colour]
+    for slot, source in _COUPLING[colour]:
+        centre = centre + coefficients[:, slot] * targets[source]
+    return centre
+
+
+def _components(params: Tensor, x: Tensor, bits: int) -> _Components:
+    colours, last = x.shape[1], 2**bits - 1
+    logits, means, raw_log_scales, raw_coefficients = _split(params, colours)
+    coefficients = raw_coefficients.tanh()
+    targets = ((2 * x.to(means.dtype) - last) / last).unsqueeze(2)
+    if colours == 3:
+        known = list(targets.unbind(1))
+        means = torch.stack([_coupled(means, coefficients, known, c) for c in range(3)], 1)
+    inverse_scale = raw_log_scales.clamp(min=LOG_SCALE_FLOOR).neg().exp()
+    centred, delta = targets - means, 1 / last
+    return _Components(
+        logits=logits,
+        targets=targets,
+        coefficients=coefficients,
+        inverse_scale=inverse_scale,
+        floored=raw_log_scales < LOG_SCALE_FLOOR,
+        lower=(centred + delta) * inverse_scale,
+        upper=(delta - centred) * inverse_scale,
+        width=2 * delta * inverse_scale,
+        is_first=(x == 0).unsqueeze(2),
+        is_last=(x == last).unsqueeze(2),
+    )
+
+
+def _log_joint(c: _Components) -> Tensor:
+    """Returns ln(weight x mass) of each component, (N, M, *S)."""
+    inside = (-torch.expm1(-c.width)).log()
+    log_mass = (
+        F.logsigmoid(c.lower).masked_fill(c.is_last, 0.0)
+        + F.logsigmoid(c.upper).masked_fill(c.is_first, 0.0)
+        + inside.masked_fill(c.is_first | c.is_last, 0.0)
+    )
+    return log_mass.sum(1) + c.logits.log_softmax(1)
+
+
+def _nll_reference(params: Tensor, x: Tensor, bits: int, per_pixel: bool) -> Tensor:
+    nll = -_log_joint(_components(params, x, bits)).logsumexp(1)
+    return nll if per_pixel else nll.flatten(1).sum(1)
+
+
+def _nll_bwd_reference(
+    grad: Tensor, params: Tensor, x: Tensor, bits: int, per_pixel: bool
+) -> Tensor:
+    """Closed form: with w the posterior weights and A = sigmoid(-a), B = sigmoid(b),
+
+    d mean = w (A - B) / s,  d log-scale = w (a A - b B + D / (e^D - 1)),  d logit = softmax - w.
+    """
+    c = _components(params, x, bits)
+    weights = _log_joint(c).softmax(1)
+    grad = grad.to(weights.dtype)
+    grad = grad.unsqueeze(1) if per_pixel else grad.reshape(-1, *[1] * (x.ndim - 1))
+    beyond = (-c.lower).sigmoid().masked_fill(c.is_last, 0.0)
+    before = (-c.upper).sigmoid().masked_fill(c.is_first, 0.0)
+    inside = (c.width / c.width.expm1()).masked_fill(c.is_first | c.is_last, 0.0)
+    share = (grad * weights).unsqueeze(1)
+    grad_means = share * (beyond - before) * c.inverse_scale
+    grad_log_scales = share * (c.lower * beyond + c.upper * before + inside)
+    slots = [grad_means, grad_log_scales.masked_fill(c.floored, 0.0)]
+    if x.shape[1] == 3:
+        multiplier = c.targets[:, [0, 0, 1]]
+        through = grad_means[:, [1, 2, 2]]
+        slots.append(through * multiplier * (1 - c.coefficients**2))
+    grad_logits = grad * (c.logits.softmax(1) - weights)
+    flat = torch.cat((grad_logits, torch.stack(slots, 2).flatten(1, 3)), 1)
+    return torch.empty_like(params).copy_(flat)  # in the dtype and memory format of params
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, bool], output: Tensor) -> None:
+    params, x, ctx.bits, ctx.per_pixel = inputs
+    ctx.save_for_backward(params, x)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    params, x = ctx.saved_tensors
+    bwd = torch.ops.hvae.logistic_mixture_nll_bwd
+    return bwd(grad, params, x, ctx.bits, ctx.per_pixel), None, None, None
+
+
+def _refuse(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError("logistic_mixture_nll is differentiable once; second order is not offered")
+
+
+_library.impl("logistic_mixture_nll", _nll_reference, "CompositeExplicitAutograd")
+_library.impl("logistic_mixture_nll_bwd", _nll_bwd_reference, "CompositeExplicitAutograd")
+torch.library.register_autograd(
+    "hvae::logistic_mixture_nll", _backward, setup_context=_setup_context, lib=_library
+)
+torch.library.register_autograd("hvae::logistic_mixture_nll_bwd", _refuse, lib=_library)

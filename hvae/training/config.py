@@ -1,0 +1,139 @@
+"""The configuration of a run: one section beside each owner, put together here."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from hvae.data.config import DataConfig
+from hvae.models.config import ModelConfig
+from hvae.section import Section
+
+
+class ObjectiveConfig(Section):
+    """What is minimised: -ELBO, with two helps against collapse that fade during the run."""
+
+    beta: float = Field(default=1.0, gt=0.0)
+    """Final weight of the KL; 1 is the ELBO."""
+
+    kl_warmup_images: int | None = Field(default=None, ge=0)
+    """Images over which beta rises linearly from 0. Null: 5 % of the run."""
+
+    free_bits: float = Field(default=0.02, ge=0.0)
+    """KL in nats per data dimension, over all groups together, that costs nothing at the start."""
+
+    free_bits_images: int | None = Field(default=None, ge=0)
+    """Images after which free bits have cooled linearly to 0. Null: half of the run."""
+
+
+class GuardConfig(Section):
+    """Gradient control from a running quantile of the gradient norm."""
+
+    quantile: float = Field(default=0.95, gt=0.0, lt=1.0)
+    """Quantile of recent norms that gradients are clipped to."""
+
+    window: int = Field(default=512, ge=64)
+    """How many recent norms count."""
+
+    skip_factor: float = Field(default=5.0, gt=1.0)
+    """Steps whose norm exceeds this multiple of the quantile are skipped."""
+
+    max_skips: int = Field(default=8, ge=0)
+    """Consecutive skips after which a large finite step is clipped and taken all the same."""
+
+    max_nonfinite: int = Field(default=10, ge=1)
+    """Consecutive non-finite steps after which the run ends with exit code 1."""
+
+
+class TrainConfig(Section):
+    """How the model is trained. All lengths are in images, whatever the batch size."""
+
+    images: int = Field(default=1_000_000, ge=1)
+    """Length of the run."""
+
+    lr: float = Field(default=1e-3, gt=0.0)
+    """Peak learning rate."""
+
+    lr_final: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Learning rate at the end of a cosine schedule, as a fraction of the peak."""
+
+    optimizer: Literal["adamax", "adamw"] = "adamax"
+    """Adamax shrugs off rare giant gradients; AdamW as published for VDVAE."""
+
+    betas: tuple[float, float] | None = None
+    """Decay of the moments. Null: (0.9, 0.999) for adamax, (0.9, 0.9) for adamw."""
+
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    """Decoupled weight decay (adamw only)."""
+
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+
+    warmup_images: int = Field(default=3_200, ge=0)
+    """Images over which the learning rate rises linearly from 0."""
+
+    ema: float = Field(default=0.9999, ge=0.0, lt=1.0)
+    """Decay of the weight average used by every verb; itself warmed up as (1 + n) / (10 + n)."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of convolutions. Auto: bf16 where the device has the instructions, else fp32."""
+
+    compile: bool = False
+    """Run the model through torch.compile (needs a compiler; the first step takes a minute)."""
+
+    objective: ObjectiveConfig = ObjectiveConfig()
+    guard: GuardConfig = GuardConfig()
+
+    log_every: int = Field(default=3_200, ge=1)
+    """Images between rows of metrics.jsonl."""
+
+    sample_every: int = Field(default=100_000, ge=1)
+    """Images between sheets of samples and reconstructions."""
+
+    checkpoint_every: int = Field(default=50_000, ge=1)
+    """Images between checkpoints."""
+
+    eval_every: int = Field(default=100_000, ge=1)
+    """Images between evaluations on the test split (with the averaged weights)."""
+
+    keep_last: int = Field(default=2, ge=1)
+    """Checkpoints kept."""
+
+
+class EvalConfig(Section):
+    """How a model is scored."""
+
+    batch: int = Field(default=64, ge=1)
+    """Images per forward pass."""
+
+    images: int | None = Field(default=None, ge=1)
+    """Images scored by the evaluations during training (the first ones). Null: the whole split."""
+
+    importance: int = Field(default=1, ge=1)
+    """Importance samples per image at the end of training; 1 is the ELBO alone."""
+
+
+class Config(Section):
+    """One run."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run folder. Default: the stem of the configuration file, with `_` as `-`."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of initial weights, data order and noise; each use derives its own from it."""
+
+    runs_dir: str = "runs"
+    """Folder that holds the run folders."""
+
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _data_is_complete(self) -> Self:
+        """Data and model must agree where both speak."""
+        if self.model.channels and self.data.channels and self.model.channels != self.data.channels:
+            raise ValueError(
+                f"data.channels is {self.data.channels}, model.channels is {self.model.channels}"
+            )
+        return self
