@@ -1,0 +1,188 @@
+// exp, log and friends for the kernels: branch-free in float, so that loops over them vectorise.
+//
+// float: polynomials, within 2 ulp of the true value (tests/cpp/test_math.cpp); exp and log of
+// CUDA's library on its devices, where they are as fast. double: libm. NaN gives NaN everywhere,
+// overflow gives infinity, underflow goes through the denormals to zero: a clamped result would
+// hide a divergence from whoever looks for its origin.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "math/macros.h"
+
+namespace hvae {
+
+HVAE_HD float float_of_bits(uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __uint_as_float(bits);
+#else
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+#endif
+}
+
+HVAE_HD uint32_t bits_of_float(float value) {
+#if defined(__CUDA_ARCH__)
+  return __float_as_uint(value);
+#else
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits;
+#endif
+}
+
+namespace detail {
+
+// Adding it rounds a float of magnitude below 2^22 to an integer, held in the low mantissa bits.
+constexpr float kRoundingShift = 12582912.0f;  // 1.5 * 2^23
+
+// e^r on |r| <= ln(2)/2, relative error 3e-9 before rounding.
+HVAE_HD float exp_reduced(float r) {
+  float p = 1.381461276e-3f;
+  p = p * r + 8.368710056e-3f;
+  p = p * r + 4.166838899e-2f;
+  p = p * r + 1.666652113e-1f;
+  p = p * r + 4.999999404e-1f;
+  return p * (r * r) + r + 1.0f;
+}
+
+// m * 2^n for |n| <= 252. In two factors, since 2^n itself leaves the range of floats before the
+// product does; n arrives as the sum kRoundingShift + n.
+HVAE_HD float scale_by_power(float m, float shifted_n) {
+  const int32_t n = static_cast<int32_t>(bits_of_float(shifted_n) - 0x4B400000u);
+  const int32_t half = n >> 1;
+  const float first = float_of_bits(static_cast<uint32_t>(half + 127) << 23);
+  const float second = float_of_bits(static_cast<uint32_t>(n - half + 127) << 23);
+  return m * first * second;
+}
+
+// NaN fails both comparisons and passes through, which std::clamp does not promise.
+HVAE_HD float clamp_keeping_nan(float x, float low, float high) {
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+
+}  // namespace detail
+
+// e^x.
+HVAE_HD float exp(float x) {
+#if defined(__CUDA_ARCH__)
+  return ::expf(x);
+#else
+  x = detail::clamp_keeping_nan(x, -104.0f, 89.0f);
+  const float shifted = x * 1.44269504f + detail::kRoundingShift;
+  const float n = shifted - detail::kRoundingShift;
+  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in an exact and a small part
+  return detail::scale_by_power(detail::exp_reduced(r), shifted);
+#endif
+}
+
+// 2^x.
+HVAE_HD float exp2(float x) {
+#if defined(__CUDA_ARCH__)
+  return ::exp2f(x);
+#else
+  x = detail::clamp_keeping_nan(x, -151.0f, 129.0f);
+  const float shifted = x + detail::kRoundingShift;
+  const float r = (x - (shifted - detail::kRoundingShift)) * 0.693147181f;
+  return detail::scale_by_power(detail::exp_reduced(r), shifted);
+#endif
+}
+
+// ln x for x positive, finite and not denormal; anything else gives garbage. Exact near 1, as the
+// radius of Box-Muller needs.
+HVAE_HD float log_normal_range(float x) {
+  const uint32_t bits = bits_of_float(x);
+  const int32_t exponent =
+      static_cast<int32_t>(bits - 0x3F3504F3u) >> 23;  // mantissa from sqrt(1/2)
+  const float n = static_cast<float>(exponent);
+  const float f = float_of_bits(bits - (static_cast<uint32_t>(exponent) << 23)) - 1.0f;
+  float p = 6.746640801e-2f;
+  p = p * f - 1.167565212e-1f;
+  p = p * f + 1.188816205e-1f;
+  p = p * f - 1.240558922e-1f;
+  p = p * f + 1.421955228e-1f;
+  p = p * f - 1.666799635e-1f;
+  p = p * f + 2.000211924e-1f;
+  p = p * f - 2.500000894e-1f;
+  p = p * f + 3.333331347e-1f;
+  const float square = f * f;
+  const float tail = p * f * square - n * 2.12194440e-4f - 0.5f * square;
+  return f + tail + n * 0.693359375f;
+}
+
+// ln x. Zero gives -infinity, a negative x NaN.
+HVAE_HD float log(float x) {
+#if defined(__CUDA_ARCH__)
+  return ::logf(x);
+#else
+  const bool denormal = x < 1.17549435e-38f;
+  const float normal = denormal ? x * 8388608.0f : x;
+  float y = log_normal_range(normal) - (denormal ? 15.9423847f : 0.0f);  // ln 2^23
+  y = x == 0.0f ? -HUGE_VALF : y;
+  y = x < 0.0f ? NAN : y;
+  return x <= 3.40282347e+38f ? y : x;  // infinity and NaN as they are
+#endif
+}
+
+// log2(1 + t) for 0 <= t <= 1, to relative accuracy: t itself may be tiny.
+HVAE_HD float log2_1p(float t) {
+  float p = -4.680137616e-3f;
+  p = p * t + 2.863959968e-2f;
+  p = p * t - 8.217522502e-2f;
+  p = p * t + 1.529783905e-1f;
+  p = p * t - 2.208130211e-1f;
+  p = p * t + 2.838637829e-1f;
+  p = p * t - 3.600120544e-1f;
+  p = p * t + 4.808497131e-1f;
+  p = p * t - 7.213461399e-1f;
+  p = p * t + 1.442695022f;
+  return p * t;
+}
+
+HVAE_HD float sqrt(float x) {
+#if defined(__CUDA_ARCH__)
+  return ::sqrtf(x);
+#else
+  return __builtin_sqrtf(x);
+#endif
+}
+
+HVAE_HD float abs(float x) { return float_of_bits(bits_of_float(x) & 0x7FFFFFFFu); }
+
+// Sine and cosine of the angle turn / 2^32 of a full circle.
+HVAE_HD void sincos_turn(uint32_t turn, float& sine, float& cosine) {
+  const uint32_t quadrant = (turn + 0x20000000u) >> 30;
+  const int32_t rest =
+      static_cast<int32_t>(turn - (quadrant << 30));          // an eighth of a turn at most
+  const float x = static_cast<float>(rest) * 1.46291808e-9f;  // 2 pi / 2^32
+  const float square = x * x;
+  const float s =
+      x + x * square * (-1.666665524e-1f + square * (8.332160302e-3f - square * 1.951528393e-4f));
+  const float c =
+      1.0f - 0.5f * square +
+      square * square * (4.166664556e-2f + square * (-1.388731645e-3f + square * 2.443315680e-5f));
+  const float along = (quadrant & 1u) != 0 ? c : s;
+  const float across = (quadrant & 1u) != 0 ? s : c;
+  sine = (quadrant & 2u) != 0 ? -along : along;
+  cosine = ((quadrant + 1u) & 2u) != 0 ? -across : across;
+}
+
+HVAE_HD double exp(double x) { return ::exp(x); }
+HVAE_HD double exp2(double x) { return ::exp2(x); }
+HVAE_HD double log_normal_range(double x) { return ::log(x); }
+HVAE_HD double log(double x) { return ::log(x); }
+HVAE_HD double log2_1p(double t) { return ::log1p(t) * 1.4426950408889634; }
+HVAE_HD double sqrt(double x) { return ::sqrt(x); }
+HVAE_HD double abs(double x) { return ::fabs(x); }
+
+HVAE_HD void sincos_turn(uint32_t turn, double& sine, double& cosine) {
+  // As a signed word the angle lies in [-pi, pi), where a rounding error is smallest.
+  const double angle = static_cast<int32_t>(turn) * (6.283185307179586 / 4294967296.0);
+  sine = ::sin(angle);
+  cosine = ::cos(angle);
+}
+
+}  // namespace hvae
