@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LIBRARY = torch.library.Library("hvae", "FRAGMENT")
+LIBRARY = torch.library.Library("hvae", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 class _Switch(threading.local):
