@@ -19,19 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hvae.ops.common import LIBRARY, arithmetic_dtype, define_op, reference_forced
 from hvae.ops.philox import philox_uniform
 
 LOG_SCALE_FLOOR = -7.0
 
 # For each colour: (coefficient slot, colour whose target it multiplies).
 _COUPLING: tuple[tuple[tuple[int, int], ...], ...] = ((), ((0, 0),), ((1, 0), (2, 1)))
-
-_library = torch.library.Library("hvae", "FRAGMENT")
-_library.define("logistic_mixture_nll(Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor")
-_library.define(
-    "logistic_mixture_nll_bwd("
-    "Tensor grad, Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor"
-)
 
 
 def num_parameters(colours: int, mixtures: int) -> int:
@@ -44,7 +38,8 @@ def logistic_mixture_nll(
 ) -> Tensor:
     """Returns the negative log-likelihood of integer levels, in nats.
 
-    Computed and returned in float32 (float64 for float64). Differentiable once, in `params`.
+    Computed and returned in float32 (float64 for float64). Differentiable once, in `params`;
+    inside `hvae.ops.reference()` twice.
 
     Args:
         params: (N, P, *S) raw head output, float32, bfloat16, float16 or float64.
@@ -59,7 +54,8 @@ def logistic_mixture_nll(
     _check(params, x, bits)
     if reduce not in ("sample", "pixel"):
         raise ValueError(f'reduce: wanted "sample" or "pixel", got {reduce!r}')
-    nll: Tensor = torch.ops.hvae.logistic_mixture_nll(params, x, bits, reduce == "pixel")
+    op = _nll if reference_forced() else torch.ops.hvae.logistic_mixture_nll
+    nll: Tensor = op(params, x, bits, reduce == "pixel")
     return nll
 
 
@@ -157,7 +153,7 @@ def _check(params: Tensor, x: Tensor, bits: int) -> None:
 
 def _split(params: Tensor, colours: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns logits (N, M, *S) and means, log-scales, coefficients (N, n, M, *S), upcast."""
-    params = params if params.dtype == torch.float64 else params.float()
+    params = params.to(arithmetic_dtype(params.dtype))
     slots = 3 if colours == 3 else 2
     mixtures = params.shape[1] // num_parameters(colours, 1)
     logits, rest = params[:, :mixtures], params[:, mixtures:]
@@ -209,12 +205,12 @@ def _log_joint(c: _Components) -> Tensor:
     return log_mass.sum(1) + c.logits.log_softmax(1)
 
 
-def _nll_reference(params: Tensor, x: Tensor, bits: int, per_pixel: bool) -> Tensor:
+def _nll(params: Tensor, x: Tensor, bits: int, per_pixel: bool) -> Tensor:
     nll = -_log_joint(_components(params, x, bits)).logsumexp(1)
     return nll if per_pixel else nll.flatten(1).sum(1)
 
 
-def _nll_bwd_reference(
+def _nll_bwd(
     grad: Tensor, params: Tensor, x: Tensor, bits: int, per_pixel: bool
 ) -> Tensor:
     """Closed form: with w the posterior weights and A = sigmoid(-a), B = sigmoid(b),
@@ -256,9 +252,15 @@ def _refuse(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError("logistic_mixture_nll is differentiable once; second order is not offered")
 
 
-_library.impl("logistic_mixture_nll", _nll_reference, "CompositeExplicitAutograd")
-_library.impl("logistic_mixture_nll_bwd", _nll_bwd_reference, "CompositeExplicitAutograd")
-torch.library.register_autograd(
-    "hvae::logistic_mixture_nll", _backward, setup_context=_setup_context, lib=_library
+define_op(
+    "logistic_mixture_nll(Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor", _nll
 )
-torch.library.register_autograd("hvae::logistic_mixture_nll_bwd", _refuse, lib=_library)
+define_op(
+    "logistic_mixture_nll_bwd("
+    "Tensor grad, Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor",
+    _nll_bwd,
+)
+torch.library.register_autograd(
+    "hvae::logistic_mixture_nll", _backward, setup_context=_setup_context, lib=LIBRARY
+)
+torch.library.register_autograd("hvae::logistic_mixture_nll_bwd", _refuse, lib=LIBRARY)

@@ -1,0 +1,168 @@
+"""The top-down network: one ladder that serves posterior, prior, given and partial latents."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from hvae import ops
+from hvae.distributions.gaussian import log_density_ratio
+from hvae.models.config import ModelConfig
+from hvae.models.encoder import bottleneck, residual_block
+from hvae.models.layout import Layout
+from hvae.nn.conv import conv, in_fp32
+from hvae.nn.resample import fit_channels, unpatchify, upsample
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where the latent of one group comes from: given `z`, else posterior, else prior.
+
+    name         meaning
+    rng, stream  noise of the group, see `hvae.ops.philox`
+    feature      (N, width, *S) encoder features; without them the prior is drawn from
+    z            (N, Z, *S) a latent that is given
+    eps          (N, Z, *S) noise instead of the generated one
+    temperature  scale of the prior's standard deviation
+    """
+
+    rng: Tensor
+    stream: int
+    feature: Tensor | None = None
+    z: Tensor | None = None
+    eps: Tensor | None = None
+    temperature: float = 1.0
+
+
+@dataclass
+class Ladder:
+    """What a pass down the ladder leaves: head outputs and, per group from coarse to fine,
+
+    latents (N, Z, *S); KL in nats (N,) for groups drawn from the posterior; and, when asked for,
+    ln p(z) - ln q(z) at the draw, float64 (N,).
+    """
+
+    latents: list[Tensor] = field(default_factory=list)
+    kl: list[Tensor] = field(default_factory=list)
+    log_ratios: list[Tensor] = field(default_factory=list)
+    params: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class DecoderBlock(nn.Module):
+    """One latent group and the residual block that follows it (VDVAE figure 3).
+
+    Posterior and prior both read the state before the prior's feature update h is added to it.
+    """
+
+    def __init__(self, config: ModelConfig, ndim: int, resolution: int) -> None:
+        super().__init__()
+        width, self.z_channels = config.width_at(resolution), config.z_channels
+        self.std, self.std_floor = config.std, config.std_floor
+        self.posterior = bottleneck(
+            config, ndim, resolution, 2 * width, 2 * self.z_channels, fp32_tail=True
+        )
+        self.prior = bottleneck(
+            config, ndim, resolution, width, 2 * self.z_channels + width, fp32_tail=True
+        )
+        self.z_proj = conv(ndim, self.z_channels, width)
+        self.resnet = residual_block(config, ndim, resolution)
+
+    def forward(self, x: Tensor, draw: Draw, result: Ladder, *, log_ratios: bool = False) -> Tensor:
+        """Returns the next state (N, width, *S); appends the group's outcome to `result`."""
+        noise = {"rng": draw.rng, "stream": draw.stream, "eps": draw.eps}
+        form = {"std": self.std, "floor": self.std_floor}
+        p = self.prior(x)
+        if draw.z is None and draw.feature is not None:
+            q = self.posterior(torch.cat((x, draw.feature.to(x.dtype)), 1))
+            z, kl, y = ops.gaussian_latent(q, p, x, **noise, **form)
+            assert y is not None
+            x = y
+            result.kl.append(kl)
+            if log_ratios:
+                result.log_ratios.append(log_density_ratio(z, q, p, self.std, self.std_floor))
+        else:
+            z = draw.z
+            if z is None:
+                t = draw.temperature
+                z = ops.gaussian_sample(p, self.z_channels, temperature=t, **noise, **form)
+            x = x + p[:, 2 * self.z_channels :]
+        result.latents.append(z)
+        x = x + in_fp32(self.z_proj, z.to(x.dtype))
+        return x + self.resnet(x)
+
+
+class Decoder(nn.Module):
+    """Latent groups from coarse to fine, then the head that parameterises the likelihood."""
+
+    def __init__(self, config: ModelConfig, layout: Layout, num_parameters: int) -> None:
+        super().__init__()
+        ndim = len(layout.finest_shape)
+        self.layout, self.shape_at = layout, layout.shape_at
+        self.finest, self.patch = layout.finest, config.patch
+        resolutions = sorted({block.resolution for block in layout.decoder})
+        self.widths = {r: config.width_at(r) for r in resolutions}
+        # Learned starting states; named by resolution, since the order of a list would not tell.
+        self.bias_maps = nn.ParameterDict(
+            {
+                str(r): torch.zeros(1, self.widths[r], *layout.shape_at(r))
+                for r in resolutions
+                if r <= config.no_bias_above
+            }
+        )
+        self.blocks = nn.ModuleList(
+            DecoderBlock(config, ndim, block.resolution) for block in layout.decoder
+        )
+        self.gain = nn.Parameter(torch.ones(1, config.width, *[1] * ndim))
+        self.bias = nn.Parameter(torch.zeros(1, config.width, *[1] * ndim))
+        self.out_conv = conv(ndim, config.width, num_parameters * config.patch**ndim)
+
+    def forward(
+        self,
+        batch: int,
+        rng: Tensor,
+        *,
+        features: Mapping[int, Tensor] | None = None,
+        latents: Sequence[Tensor] = (),
+        eps: Sequence[Tensor] | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        log_ratios: bool = False,
+    ) -> Ladder:
+        """Runs down the ladder.
+
+        Args:
+            batch: N.
+            rng: int64 (2,), seed and global index of the first sample; group l draws stream l.
+            features: encoder features by resolution; without them groups come from the prior.
+            latents: the first latents, coarse to fine, where given; the rest is drawn.
+            eps: explicit noise per group.
+            temperature: of prior draws, for all groups or one each.
+            log_ratios: also report ln p(z) - ln q(z) of posterior draws.
+        """
+        result = Ladder()
+        states: dict[int, Tensor] = {}
+        for group, (spec, block) in enumerate(zip(self.layout.decoder, self.blocks, strict=True)):
+            x = states.get(spec.resolution)
+            if x is None:
+                x = self._initial_state(spec.resolution, batch, rng.device)
+            if spec.mix_from is not None:
+                coarse = fit_channels(states[spec.mix_from], x.shape[1])
+                x = x + upsample(coarse, x.shape[2:])
+            draw = Draw(
+                rng=rng,
+                stream=group,
+                feature=None if features is None else features[spec.resolution],
+                z=latents[group] if group < len(latents) else None,
+                eps=None if eps is None else eps[group],
+                temperature=temperature if isinstance(temperature, float) else temperature[group],
+            )
+            states[spec.resolution] = block(x, draw, result, log_ratios=log_ratios)
+        out = states[self.finest] * self.gain + self.bias
+        result.params = unpatchify(in_fp32(self.out_conv, out), self.patch)
+        return result
+
+    def _initial_state(self, resolution: int, batch: int, device: torch.device) -> Tensor:
+        shape = (batch, self.widths[resolution], *self.shape_at(resolution))
+        if str(resolution) in self.bias_maps:
+            return self.bias_maps[str(resolution)].expand(shape)
+        return torch.zeros(shape, dtype=self.gain.dtype, device=device)

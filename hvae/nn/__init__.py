@@ -1,0 +1,1 @@
+"""Modules over the ops, for one, two or three spatial dimensions."""

@@ -1,0 +1,49 @@
+"""The bottleneck that every block of both ladders is made of."""
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hvae.nn.conv import conv, in_fp32
+
+_ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu}
+
+
+class Bottleneck(nn.Module):
+    """1x1, kxk, kxk, 1x1 convolutions, each after a non-linearity; no normalisation.
+
+    VDVAE (arXiv 2011.10650) figure 3. The caller adds the residual.
+
+    name        default  meaning
+    ndim                 spatial dimensions, 1 to 3
+    channels             channels in, inner, out
+    kernel      3        side of the two inner convolutions; 1 where maps are too small for 3
+    activation  "silu"   or "gelu" (exact)
+    fp32_tail   False    last convolution in float32 under autocast, for distribution parameters
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        channels: tuple[int, int, int],
+        *,
+        kernel: int = 3,
+        activation: str = "silu",
+        fp32_tail: bool = False,
+    ) -> None:
+        super().__init__()
+        outside, inside, out = channels
+        self.activation = _ACTIVATIONS[activation]
+        self.c1 = conv(ndim, outside, inside)
+        self.c2 = conv(ndim, inside, inside, kernel)
+        self.c3 = conv(ndim, inside, inside, kernel)
+        self.c4 = conv(ndim, inside, out)
+        self.fp32_tail = fp32_tail
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (N, out, *S) from (N, in, *S)."""
+        for layer in (self.c1, self.c2, self.c3):
+            x = layer(self.activation(x))
+        x = self.activation(x)
+        return in_fp32(self.c4, x) if self.fp32_tail else cast(Tensor, self.c4(x))
