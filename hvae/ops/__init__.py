@@ -12,11 +12,6 @@ from hvae.ops.logistic_mixture import (
     logistic_mixture_nll,
     logistic_mixture_sample,
 )
-from hvae.ops.logistic_mixture import (
-    logistic_mixture_mean,
-    logistic_mixture_nll,
-    logistic_mixture_sample,
-)
 from hvae.ops.philox import derive_seed, make_rng, philox_normal, philox_uniform
 
 _native.ensure_loaded()
@@ -26,9 +21,6 @@ __all__ = [
     "derive_seed",
     "gaussian_latent",
     "gaussian_sample",
-    "logistic_mixture_mean",
-    "logistic_mixture_nll",
-    "logistic_mixture_sample",
     "logistic_mixture_mean",
     "logistic_mixture_nll",
     "logistic_mixture_sample",
