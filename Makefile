@@ -1,0 +1,81 @@
+# Everything a clone needs; `make` alone lists the targets. Needs Python 3.11+, its venv module, and
+# g++. Each target first makes .venv, with the pinned packages and the compiled kernels.
+#
+#   make env PYTHON=python3.12       another interpreter
+#   make env TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+#   make env HVAE_CUDA=0             options of the build; setup.py lists them
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CREATED := $(VENV)/.created
+INSTALLED := $(VENV)/.installed
+BUILT := $(VENV)/.built
+# Folders too: their time changes when a file comes or goes.
+BUILD_INPUTS := setup.py build_backend.py pyproject.toml $(shell find csrc)
+CXX_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env quickstart test test-all lint format bench gpu-check clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(BUILT) ## .venv with the pinned packages and the compiled kernels
+
+$(CREATED):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else 1)' || { \
+	  echo "hvae needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	    "try: make env PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments; apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch first and alone: hvae compiles against the one installed, and nothing may replace it.
+$(INSTALLED): requirements-dev.txt | $(CREATED)
+	$(PIP) install -q $(TORCH)
+	$(PIP) install -q -r requirements-dev.txt
+	@touch $@
+
+$(BUILT): $(INSTALLED) $(BUILD_INPUTS)
+	$(PIP) install -q --no-build-isolation --no-deps -e .
+	@touch $@
+
+quickstart: env ## Train on the embedded images for a few minutes; results in runs/fashion-mini/
+	$(BIN)/hvae train configs/fashion_mini.yaml
+
+test: env ## The test suite, without a GPU and within 10 minutes
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: env ## The test suite with soaks, sweeps and builds, within 60 minutes
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: env ## ruff, mypy and clang-format, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: env ## ruff and clang-format, in place
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+bench: env ## Benchmark the kernels on this machine
+	$(BIN)/hvae bench kernels
+
+gpu-check: env ## Build, test and measure on a GPU machine
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
+	  echo "make gpu-check: torch finds no CUDA device on this machine" >&2; exit 1; }
+	@if [ -x benchmarks/gpu_check.sh ]; then PATH="$(CURDIR)/$(BIN):$$PATH" benchmarks/gpu_check.sh; \
+	  else HVAE_KERNELS=require $(BIN)/python -m pytest -m gpu; fi
+
+clean: ## Remove what was built; the next make builds it again (rm -r .venv removes the rest)
+	rm -rf build dist hvae.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f hvae/*.so $(BUILT)
+	find hvae tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
