@@ -4,8 +4,7 @@
 // of counter and key mean is fixed by hvae/ops/philox.py, the same function in tensor operations:
 //
 //   key      words 0-1  seed (low, high)
-//   counter  word  0    block within the sample: element e in NCHW order is lane e % 4 of block e /
-//   4
+//   counter  word  0    block within the sample: element e, in NCHW order, is lane e % 4 of e / 4
 //            word  1    stream: the latent group, or any other purpose
 //            words 2-3  global sample index (low, high)
 #pragma once
