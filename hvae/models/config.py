@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hvae.distributions.config import LikelihoodConfig
 from hvae.section import Section
@@ -49,7 +49,7 @@ class ModelConfig(Section):
     bottleneck: float = Field(default=0.25, gt=0.0, le=4.0)
     """Inner channels of a block as a fraction of its resolution's width."""
 
-    activation: Literal["gelu", "silu"] = "silu"
+    activation: Literal["gelu", "relu", "silu"] = "silu"
     """Non-linearity before each convolution of a block."""
 
     std: Literal["softplus", "log"] = "softplus"
@@ -70,6 +70,14 @@ class ModelConfig(Section):
         if not isinstance(values, dict):
             return values
         return {**PRESETS.get(values.get("preset", "hvae"), {}), **values}
+
+    @field_validator("widths", mode="before")
+    @classmethod
+    def _integer_keys(cls, widths: Any) -> Any:
+        """JSON and `model.widths.8=64` know string keys only."""
+        if not isinstance(widths, dict):
+            return widths
+        return {int(k) if isinstance(k, str) and k.isdigit() else k: v for k, v in widths.items()}
 
     def width_at(self, resolution: int) -> int:
         """Returns the channels of the residual stream at a layout resolution."""

@@ -21,7 +21,7 @@ class Draw:
 
     name         meaning
     rng, stream  noise of the group, see `hvae.ops.philox`
-    feature      (N, width, *S) encoder features; without them the prior is drawn from
+    feature      (N, width, *S) activated encoder features; without them the prior is drawn from
     z            (N, Z, *S) a latent that is given
     eps          (N, Z, *S) noise instead of the generated one
     temperature  scale of the prior's standard deviation
@@ -72,9 +72,10 @@ class DecoderBlock(nn.Module):
         """Returns the next state (N, width, *S); appends the group's outcome to `result`."""
         noise = {"rng": draw.rng, "stream": draw.stream, "eps": draw.eps}
         form = {"std": self.std, "floor": self.std_floor}
-        p = self.prior(x)
+        activated = self.prior.activation(x)
+        p = self.prior.from_activated(activated)
         if draw.z is None and draw.feature is not None:
-            q = self.posterior(torch.cat((x, draw.feature.to(x.dtype)), 1))
+            q = self.posterior.from_activated(activated, draw.feature)
             z, kl, y = ops.gaussian_latent(q, p, x, **noise, **form)
             assert y is not None
             x = y
@@ -140,6 +141,8 @@ class Decoder(nn.Module):
             log_ratios: also report ln p(z) - ln q(z) of posterior draws.
         """
         result = Ladder()
+        activation = self.blocks[0].prior.activation
+        features = features and {r: activation(f) for r, f in features.items()}
         states: dict[int, Tensor] = {}
         for group, (spec, block) in enumerate(zip(self.layout.decoder, self.blocks, strict=True)):
             x = states.get(spec.resolution)

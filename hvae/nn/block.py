@@ -5,9 +5,9 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hvae.nn.conv import conv, in_fp32
+from hvae.nn.conv import conv, conv_over_parts, in_fp32
 
-_ACTIVATIONS = {"gelu": F.gelu, "silu": F.silu}
+_ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 
 
 class Bottleneck(nn.Module):
@@ -19,7 +19,7 @@ class Bottleneck(nn.Module):
     ndim                 spatial dimensions, 1 to 3
     channels             channels in, inner, out
     kernel      3        side of the two inner convolutions; 1 where maps are too small for 3
-    activation  "silu"   or "gelu" (exact)
+    activation  "silu"   "relu", or "gelu" (exact)
     fp32_tail   False    last convolution in float32 under autocast, for distribution parameters
     """
 
@@ -43,7 +43,17 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, out, *S) from (N, in, *S)."""
-        for layer in (self.c1, self.c2, self.c3):
-            x = layer(self.activation(x))
+        return self.from_activated(self.activation(x))
+
+    def from_activated(self, *parts: Tensor) -> Tensor:
+        """Returns (N, out, *S) from an input that went through `activation` already.
+
+        Several parts stand for their concatenation along channels, which is never formed: the
+        first convolution runs over each and the results are added. Blocks that read the same maps
+        share one activation of them, which on a CPU costs as much as a convolution.
+        """
+        x = self.c1(parts[0]) if len(parts) == 1 else conv_over_parts(self.c1, parts)
+        x = self.c2(self.activation(x))
+        x = self.c3(self.activation(x))
         x = self.activation(x)
         return in_fp32(self.c4, x) if self.fp32_tail else cast(Tensor, self.c4(x))
