@@ -1,0 +1,150 @@
+"""A folder of image files, decoded when asked for."""
+
+import warnings
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from hvae.data.config import DataConfig
+from hvae.data.decode import Header, decode, read_header
+from hvae.data.identity import Identity, file_identity
+from hvae.data.listing import list_split
+from hvae.data.parallel import parallel_map
+from hvae.data.resize import fit
+from hvae.data.split import Split
+from hvae.errors import UserError
+
+SHOWN = 20  # bad files or sizes named in a message
+
+Value = TypeVar("Value")
+
+
+class FolderSource:
+    """An `ImageSource` over image files.
+
+    Args:
+        root: the folder; its name is the set's name.
+        split: "train" or "test".
+        names: files of the split, relative to `root`.
+        shape: (C, H, W) that every image is fitted to.
+        labels: class of every file, or None.
+        classes: the name of each label, or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        split: Split,
+        names: list[str],
+        shape: tuple[int, int, int],
+        labels: list[int] | None = None,
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
+        self.name = name
+        self.split: str = split
+        self.shape = shape
+        self.classes = classes
+        self.labels = None if labels is None else torch.tensor(labels, dtype=torch.int64)
+        self._root = root
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The image as uint8 (C, H, W).
+
+        Raises:
+            UserError: naming the file, if it cannot be read.
+        """
+        return torch.from_numpy(fit(decode(self._root / self._names[index]), self.shape))
+
+    def identity(self) -> Identity:
+        """The count and a hash over names and file contents; computed once."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> Identity:
+        return file_identity(self._root, self._names, self.shape)
+
+
+def open_folder(root: Path, split: Split, config: DataConfig) -> FolderSource:
+    """The images of a split of a folder; see `list_split` for splits and classes.
+
+    Unreadable files raise when they are asked for, or, with `skip_bad`, are found here by one full
+    decode, named in a warning and left out.
+
+    Raises:
+        UserError: if there is no (readable) image, or no size or channel count is given and the
+            images differ in it.
+    """
+    listing = list_split(root, split)
+    shape = _shape(root, listing.everything, config)
+    names = listing.names
+    if config.skip_bad:
+        names = _without_bad(listing.root, names)
+    labels = listing.labels(names)
+    return FolderSource(
+        root.resolve().name, listing.root, split, names, shape, labels, listing.classes
+    )
+
+
+def _without_bad(root: Path, names: list[str]) -> list[str]:
+    problems = list(parallel_map(_problem, [root / name for name in names]))
+    bad = [problem for problem in problems if problem]
+    if bad:
+        more = f"\n... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        listed = "\n".join(bad[:SHOWN])
+        warnings.warn(f"skipping {len(bad)} of {len(names)} files:\n{listed}{more}", stacklevel=3)
+    if len(bad) == len(names):
+        raise UserError(f"none of the {len(names)} image files in {root} can be read")
+    return [name for name, problem in zip(names, problems, strict=True) if not problem]
+
+
+def _problem(path: Path) -> str:
+    """Why a file cannot be decoded, empty if it can."""
+    try:
+        decode(path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _shape(root: Path, paths: list[Path], config: DataConfig) -> tuple[int, int, int]:
+    """(C, H, W) as configured, otherwise as all files agree; headers are read only if needed."""
+    size: tuple[int, int] | None = config.height_width
+    channels: int | None = config.channels
+    if size is None or channels is None:
+        read = _header_or_none if config.skip_bad else read_header
+        headers = [header for header in parallel_map(read, paths) if header]
+        sizes = Counter((header.height, header.width) for header in headers)
+        kinds = Counter(header.channels for header in headers)
+        size = size or _only(sizes, f"{root} holds images of several sizes (height, width)", "size")
+        channels = channels or _only(kinds, f"{root} holds images of several channels", "channels")
+    return channels, *size
+
+
+def _header_or_none(path: Path) -> Header | None:
+    try:
+        return read_header(path)
+    except UserError:
+        return None
+
+
+def _only(found: Counter[Value], problem: str, key: str) -> Value:
+    """The one value found.
+
+    Raises:
+        UserError: if there are several, listing the commonest and the key that decides.
+    """
+    if len(found) == 0:
+        raise UserError(f"no image file can be read; set data.{key} or mend the files")
+    if len(found) > 1:
+        listed = ", ".join(f"{value} x {count}" for value, count in found.most_common(SHOWN))
+        raise UserError(f"{problem}: {listed}; set data.{key}")
+    return next(iter(found))

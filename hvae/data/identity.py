@@ -1,0 +1,58 @@
+"""What a set of images is, as a count and a hash: records and caches are keyed by it."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvae.data.parallel import parallel_map
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The number of images and a hexadecimal sha256; equal identities are equal images."""
+
+    count: int
+    sha256: str
+
+
+def pixel_identity(images: Iterable[NDArray[np.uint8]], shape: tuple[int, int, int]) -> Identity:
+    """Identity of decoded images: sha256 over `uint8 CxHxW` and the pixels in order.
+
+    Args:
+        images: runs of images, each uint8 (n, C, H, W).
+        shape: (C, H, W).
+    """
+    digest = hashlib.sha256(_header(shape))
+    count = 0
+    for chunk in images:
+        digest.update(np.ascontiguousarray(chunk).data)
+        count += len(chunk)
+    return Identity(count, digest.hexdigest())
+
+
+def file_identity(root: Path, names: list[str], shape: tuple[int, int, int]) -> Identity:
+    """Identity of image files: sha256 over `uint8 CxHxW`, then every name and its file's sha256.
+
+    Args:
+        root: the folder that `names` are relative to.
+        names: sorted relative names, with forward slashes.
+        shape: (C, H, W) that the files are decoded to.
+    """
+    digest = hashlib.sha256(_header(shape))
+    hashes = parallel_map(_file_sha256, [root / name for name in names])
+    for name, file_hash in zip(names, hashes, strict=True):
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + file_hash)
+    return Identity(len(names), digest.hexdigest())
+
+
+def _header(shape: tuple[int, int, int]) -> bytes:
+    return "uint8 {}x{}x{}\n".format(*shape).encode("ascii")
+
+
+def _file_sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,147 @@
+"""Endless batches from a source, where the position in the order is the whole state."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from hvae.data.sampler import image_order, random_bits
+from hvae.data.source import ImageSource, SupportsTake
+from hvae.errors import UserError
+
+Indices = NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Consecutive images of the overall order.
+
+    Attributes:
+        images: uint8 (B, C, H, W).
+        labels: int64 (B,), or None where the source has none.
+        position: place of the first image in the overall order; the next batch starts B later.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    position: int
+
+
+class Loader:
+    """Shuffled batches of a source, without end.
+
+    A batch is a function of (source, batch, seed, flip, position) alone: neither the number of
+    workers nor what was read before changes it, and no global random state is read or advanced.
+    Batches are always full; one may straddle two epochs, and hold an image twice where the set is
+    smaller than the batch.
+
+    Args:
+        source: the images.
+        batch: images per batch.
+        seed: decides order and mirroring.
+        flip: mirror each image left to right with probability one half, anew in every epoch.
+        workers: processes that decode; 0 decodes in this one. Sources that can be indexed directly
+            (`SupportsTake`) are, whatever the number.
+
+    Raises:
+        UserError: if the source is empty.
+    """
+
+    def __init__(
+        self, source: ImageSource, *, batch: int, seed: int, flip: bool = False, workers: int = 0
+    ) -> None:
+        if len(source) == 0:
+            raise UserError(f"{source.name} ({source.split}) has no images to load")
+        if batch < 1 or workers < 0:
+            raise ValueError(f"wanted batch >= 1 and workers >= 0, got {batch} and {workers}")
+        self.source = source
+        self.batch = batch
+        self.seed = seed
+        self.flip = flip
+        self.workers = workers
+
+    def batches(self, position: int) -> Iterator[Batch]:
+        """Yields batches from a position on, without end.
+
+        Args:
+            position: number of images already consumed, at least 0; any value, not only multiples
+                of the batch size.
+
+        Raises:
+            UserError: naming the file, at the batch that holds an unreadable one.
+        """
+        if position < 0:
+            raise ValueError(f"wanted a position >= 0, got {position}")
+        return self._batches(position)
+
+    def _batches(self, position: int) -> Iterator[Batch]:
+        positions = itertools.count(position, self.batch)
+        for start, (indices, images) in zip(positions, self._read(position), strict=False):
+            labels = None if self.source.labels is None else self.source.labels[indices]
+            yield Batch(self._mirrored(images, start), labels, start)
+
+    def _read(self, position: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """Indices (B,) and images (B, C, H, W) of every batch from a position on."""
+        order = _Order(self.seed, position, self.batch, len(self.source))
+        rows = _Rows(self.source)
+        if isinstance(self.source, SupportsTake):
+            return map(_raised, (rows[indices] for indices in order))
+        # Its own generator, because DataLoader would draw a seed from the global one.
+        loader = DataLoader(
+            rows,
+            sampler=order,
+            batch_size=None,
+            num_workers=self.workers,
+            generator=torch.Generator(),
+        )
+        return map(_raised, loader)
+
+    def _mirrored(self, images: Tensor, position: int) -> Tensor:
+        if not self.flip:
+            return images
+        positions = np.arange(position, position + len(images))
+        bits = random_bits(self.seed, positions, "flip") & np.uint64(1)
+        mirror = torch.from_numpy(bits.astype(bool))[:, None, None, None]
+        return torch.where(mirror, images.flip(-1), images)
+
+
+class _Order(Iterable[Indices]):
+    """The indices of batch after batch, from a position on."""
+
+    def __init__(self, seed: int, position: int, batch: int, n: int) -> None:
+        self.seed, self.position, self.batch, self.n = seed, position, batch, n
+
+    def __iter__(self) -> Iterator[Indices]:
+        for start in itertools.count(self.position, self.batch):
+            yield image_order(self.seed, np.arange(start, start + self.batch), self.n)
+
+
+class _Rows(Dataset[tuple[Tensor, Tensor] | UserError]):
+    """A source read batch by batch: an item is (indices, images) of one array of indices.
+
+    An unreadable file comes back as a value: re-raised by DataLoader, its message would be a
+    worker's traceback.
+    """
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+
+    def __getitem__(self, indices: Indices) -> tuple[Tensor, Tensor] | UserError:
+        try:
+            if isinstance(self.source, SupportsTake):
+                images = self.source.take(indices)
+            else:
+                images = torch.stack([self.source[i] for i in indices.tolist()])
+        except UserError as error:
+            return error
+        return torch.from_numpy(indices), images
+
+
+def _raised(item: tuple[Tensor, Tensor] | UserError) -> tuple[Tensor, Tensor]:
+    if isinstance(item, UserError):
+        raise item
+    return item
