@@ -1,0 +1,48 @@
+// From options known at run time to template arguments.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/arguments.h"
+#include "math/gaussian.h"
+#include "math/narrow.h"
+
+namespace hvae {
+
+// Calls use(value) with a value of the type that `dtype` stores.
+template <typename Use>
+void with_storage(DType dtype, Use use) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return use(float{});
+    case DType::kFloat64:
+      return use(double{});
+    case DType::kBFloat16:
+      return use(BFloat16{});
+    case DType::kFloat16:
+      return use(Float16{});
+  }
+}
+
+// Calls use(value) with a value of the type that `dtype` is computed in.
+template <typename Use>
+void with_arithmetic(DType dtype, Use use) {
+  return dtype == DType::kFloat64 ? use(double{}) : use(float{});
+}
+
+// Calls use(constant) with the form as a compile-time constant.
+template <typename Use>
+void with_form(StdForm form, Use use) {
+  if (form == StdForm::kLog) return use(std::integral_constant<StdForm, StdForm::kLog>{});
+  return use(std::integral_constant<StdForm, StdForm::kSoftplus>{});
+}
+
+// Both: calls use(constant, value).
+template <typename Use>
+void with_variant(StdForm form, DType dtype, Use use) {
+  with_form(form, [&](auto constant) {
+    with_arithmetic(dtype, [&](auto value) { use(constant, value); });
+  });
+}
+
+}  // namespace hvae
