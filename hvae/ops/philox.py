@@ -30,7 +30,6 @@ _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK32 = 0xFFFFFFFF
-_MASK16 = 0xFFFF
 
 
 def make_rng(seed: int, first_sample: int = 0, device: torch.device | str | None = None) -> Tensor:
@@ -141,10 +140,11 @@ def check_noise(rng: Tensor, stream: int) -> None:
 
 
 def _multiply(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
-    """High and low word of a 32 x 32 bit product; 16-bit halves keep it below 2**63."""
-    low = word * (multiplier & _MASK16)
-    middle = word * (multiplier >> 16) + (low >> 16)
-    return middle >> 16, (middle & _MASK16) << 16 | low & _MASK16
+    """High and low word of a 32 x 32 bit product."""
+    # word * multiplier may pass 2**63, but both multipliers are above 2**31: less 2**32 they are
+    # negative and smaller, which leaves the low word as it is and takes `word` from the high one.
+    product = word * (multiplier - 2**32)
+    return (product >> 32) + word, product & _MASK32
 
 
 def _split(value: Tensor) -> tuple[Tensor, Tensor]:

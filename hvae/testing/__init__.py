@@ -1,0 +1,30 @@
+"""The shared checker of ops: used by the tests, and by benchmarks before they print a ratio."""
+
+from hvae.testing.case import LAYOUTS, OpCase, gaussian_latent_case, gaussian_sample_case
+from hvae.testing.checker import (
+    TOLERANCES,
+    Tolerance,
+    check_against_reference,
+    check_compiled,
+    check_derivatives,
+    check_op,
+    check_registration,
+    check_repeatable,
+)
+from hvae.testing.memory import poisoned_memory
+
+__all__ = [
+    "LAYOUTS",
+    "TOLERANCES",
+    "OpCase",
+    "Tolerance",
+    "check_against_reference",
+    "check_compiled",
+    "check_derivatives",
+    "check_op",
+    "check_registration",
+    "check_repeatable",
+    "gaussian_latent_case",
+    "gaussian_sample_case",
+    "poisoned_memory",
+]
