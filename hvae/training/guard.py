@@ -1,0 +1,104 @@
+"""Gradient control from a running quantile of the gradient norm, without a dead-lock.
+
+A fixed threshold that every batch exceeds stops training for good (openai/vdvae #25). Here the
+threshold follows the norms, skipped steps are recorded at a bounded value, and after a bounded run
+of skips a step is clipped and taken.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from hvae.errors import TrainingError
+from hvae.training.config import GuardConfig
+
+_ENOUGH = 64  # norms recorded before the quantile is trusted and steps may be skipped
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do with a gradient: scale it and step, or skip the step (`scale` None)."""
+
+    scale: float | None
+    threshold: float
+
+    @property
+    def skip(self) -> bool:
+        """Whether the step is left out."""
+        return self.scale is None
+
+
+class Guard:
+    """Clips to the running quantile of recent norms, skips norms far above it.
+
+        norm not finite                              skip
+        norm > skip_factor x threshold, and fewer
+            than max_skips skips in a row            skip, record skip_factor x threshold
+        else                                         scale by min(1, threshold / norm), record
+
+    The threshold is the quantile of the last `window` recorded norms; before 64 are recorded it is
+    twice their median, and nothing finite is skipped.
+    """
+
+    def __init__(self, config: GuardConfig) -> None:
+        self.config = config
+        self.norms: deque[float] = deque(maxlen=config.window)
+        self.skips_in_row = 0
+        self.nonfinite_in_row = 0
+        self.skips = 0
+
+    def judge(self, norm: float) -> Verdict:
+        """Returns the verdict on a step whose global gradient norm is `norm`, and records it.
+
+        Raises:
+            TrainingError: after `max_nonfinite` non-finite steps in a row.
+        """
+        threshold = self._threshold()
+        if not math.isfinite(norm):
+            return self._skip_nonfinite(threshold)
+        self.nonfinite_in_row = 0
+        limit = self.config.skip_factor * threshold
+        self.norms.append(min(norm, limit))
+        may_skip = len(self.norms) > _ENOUGH and self.skips_in_row < self.config.max_skips
+        if norm > limit and may_skip:
+            self.skips_in_row += 1
+            self.skips += 1
+            return Verdict(None, threshold)
+        self.skips_in_row = 0
+        return Verdict(min(1.0, threshold / norm) if norm > 0 else 1.0, threshold)
+
+    def _skip_nonfinite(self, threshold: float) -> Verdict:
+        self.nonfinite_in_row += 1
+        self.skips += 1
+        if self.nonfinite_in_row >= self.config.max_nonfinite:
+            raise TrainingError(
+                f"{self.nonfinite_in_row} steps in a row had a gradient that is not finite; the "
+                "last checkpoint is whole. Lower train.lr or lengthen train.warmup_images, then "
+                "run the command again"
+            )
+        return Verdict(None, threshold)
+
+    def _threshold(self) -> float:
+        ordered = sorted(self.norms)
+        if not ordered:
+            return math.inf
+        if len(ordered) < _ENOUGH:
+            return 2 * ordered[len(ordered) // 2]
+        return ordered[math.ceil(self.config.quantile * len(ordered)) - 1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state as JSON values."""
+        return {
+            "norms": list(self.norms),
+            "skips_in_row": self.skips_in_row,
+            "nonfinite_in_row": self.nonfinite_in_row,
+            "skips": self.skips,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.norms = deque(state["norms"], maxlen=self.config.window)
+        self.skips_in_row = state["skips_in_row"]
+        self.nonfinite_in_row = state["nonfinite_in_row"]
+        self.skips = state["skips"]

@@ -1,0 +1,76 @@
+"""`metrics.jsonl`: one JSON object a line, exact across a resume."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from hvae.checkpoint import write_text
+
+
+class MetricsLog:
+    """Appends rows; every row names its step, and rows past a checkpoint's step are cut."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def cut_after(self, step: int) -> None:
+        """Drops rows past a step, and a last line that a kill left half written."""
+        if not self.file.exists():
+            return
+        kept = []
+        for line in self.file.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if row["step"] <= step:
+                kept.append(line + "\n")
+        write_text(self.file, "".join(kept))
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds a row, synced: a checkpoint must not know of rows that are lost."""
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(_finite(row)) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+class Meter:
+    """Means over the steps since the last row; part of a checkpoint, since rows must not change."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.sums: dict[str, list[float]] = {}
+
+    def add(self, **values: float | list[float]) -> None:
+        """Counts one step's values."""
+        self.steps += 1
+        for name, value in values.items():
+            new = value if isinstance(value, list) else [value]
+            old = self.sums.get(name, [0.0] * len(new))
+            self.sums[name] = [a + b for a, b in zip(old, new, strict=True)]
+
+    def means(self) -> dict[str, float | list[float]]:
+        """Returns the means and starts over; a value that was one number is one number again."""
+        means = {name: [s / self.steps for s in sums] for name, sums in self.sums.items()}
+        self.steps, self.sums = 0, {}
+        return {name: m[0] if len(m) == 1 and name != "kl_per_group" else m for name, m in means.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state as JSON values."""
+        return {"steps": self.steps, "sums": self.sums}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.steps, self.sums = state["steps"], state["sums"]
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN or infinity: they become null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

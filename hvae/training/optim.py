@@ -1,0 +1,50 @@
+"""Optimiser, learning rate, and the optimiser's state as named tensors."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hvae.losses.schedule import cosine_decay, linear_ramp
+from hvae.training.config import TrainConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Returns the optimiser of a run; its learning rate is set before each step."""
+    parameters = list(model.parameters())
+    if config.optimizer == "adamax":
+        betas = config.betas or (0.9, 0.999)
+        return torch.optim.Adamax(parameters, lr=config.lr, betas=betas, foreach=True)
+    return torch.optim.AdamW(
+        parameters,
+        lr=config.lr,
+        betas=config.betas or (0.9, 0.9),
+        weight_decay=config.weight_decay,
+        foreach=True,
+    )
+
+
+def learning_rate(images: int, config: TrainConfig) -> float:
+    """Returns the learning rate of the step that ends at `images` images."""
+    rate = config.lr * linear_ramp(images, config.warmup_images)
+    if config.schedule == "cosine":
+        rate *= cosine_decay(images, config.images, config.lr_final)
+    return rate
+
+
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Returns the optimiser's state as tensors named `<parameter>.<moment>`."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def load_optimizer_tensors(
+    model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    """Restores what `optimizer_tensors` returned."""
+    parameters = dict(model.named_parameters())
+    for full_name, tensor in tensors.items():
+        name, key = full_name.rsplit(".", 1)
+        optimizer.state[parameters[name]][key] = tensor.clone()

@@ -1,0 +1,65 @@
+"""Progress on stderr: a bar with ETA on a terminal, plain lines otherwise; never both."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """Shows how far a run is; `update` is cheap enough for every step."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total = total
+        self.start, self.started_at = done, time.monotonic()
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.completed:,.0f} / {task.total:,.0f} images"),
+                BarColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
+            self.bar = Progress(*columns, console=self.console)
+            self.task = self.bar.add_task("", total=self.total, completed=self.start)
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def update(self, images: int) -> None:
+        """Moves the bar."""
+        if self.bar:
+            self.bar.update(self.task, completed=images)
+
+    def report(self, images: int, text: str) -> None:
+        """Shows the latest figures beside the bar, or prints them with the ETA as a line."""
+        if self.bar:
+            self.bar.update(self.task, completed=images, description=text)
+        else:
+            print(f"{images:,}/{self.total:,} images  {text}  ETA {self._eta(images)}",
+                  file=sys.stderr, flush=True)  # fmt: skip
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _eta(self, images: int) -> str:
+        elapsed = time.monotonic() - self.started_at
+        seconds = elapsed * (self.total - images) / max(1, images - self.start)
+        hours, minutes = int(seconds // 3600), int(seconds // 60 % 60)
+        return f"{hours}:{minutes:02}:{int(seconds % 60):02}"

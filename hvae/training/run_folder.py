@@ -1,0 +1,85 @@
+"""The folder of a run: who may write to it, and whether a command may go on with it."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hvae import checkpoint
+from hvae.errors import UserError
+from hvae.training.config import Config
+from hvae.training.config_file import config_yaml
+
+# What may differ between the command that began a run and one that goes on with it: lengths and
+# intervals, and what has no influence on the weights.
+_FREE = {
+    "runs_dir", "eval", "data.workers", "train.images", "train.keep_last", "train.log_every",
+    "train.sample_every", "train.checkpoint_every", "train.eval_every",
+}  # fmt: skip
+
+
+class RunFolder:
+    """`<runs_dir>/<name>` of a configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self.path = Path(config.runs_dir) / config.name
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder, made if missing, against a second run until the context ends.
+
+        Raises:
+            UserError: if another process holds it, or it cannot be written.
+        """
+        try:
+            self.samples.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot write the run folder: {error}") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    f"{self.path}: another process trains in this run folder; "
+                    "choose another one with name=..."
+                ) from None
+            yield
+
+    def begin(self, config: Config) -> Path | None:
+        """Records the configuration and returns the checkpoint to go on from, if there is one.
+
+        Raises:
+            UserError: if the checkpoint was made under another configuration; names the keys.
+        """
+        latest = checkpoint.latest_checkpoint(self.path)
+        if latest is not None:
+            saved = checkpoint.read_state(latest)["config"]
+            differing = _differences(saved, as_json(config))
+            if differing:
+                raise UserError(
+                    f"{self.path}: this run was started with {'; '.join(differing)}. Use the same "
+                    "values to resume it, or name=... for a new run"
+                )
+        checkpoint.write_text(self.path / "config.yaml", config_yaml(config))
+        return latest
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """Returns the configuration as JSON values."""
+    return config.model_dump(mode="json")
+
+
+def _differences(saved: Any, asked: Any, key: str = "") -> list[str]:
+    """Returns "key=saved (now asked)" for each value that differs and may not."""
+    if key in _FREE:
+        return []
+    if isinstance(saved, dict) and isinstance(asked, dict):
+        prefix = f"{key}." if key else ""
+        names = dict.fromkeys([*saved, *asked])
+        pairs = ((f"{prefix}{n}", saved.get(n), asked.get(n)) for n in names)
+        return [line for name, s, a in pairs for line in _differences(s, a, name)]
+    return [] if saved == asked else [f"{key}={saved} (now {asked})"]

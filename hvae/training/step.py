@@ -1,0 +1,147 @@
+"""One optimisation step, and everything that must be saved to take the next one alike."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from hvae.losses import linear_ramp, objective
+from hvae.models import HVAE, Elbo
+from hvae.ops.philox import derive_seed, make_rng
+from hvae.training.config import TrainConfig
+from hvae.training.ema import Ema
+from hvae.training.guard import Guard
+from hvae.training.optim import (
+    learning_rate,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did. Tensors are detached and still on the device."""
+
+    objective: Tensor  # scalar, nats per dimension
+    nll: Tensor  # scalar, nats per example
+    kl: Tensor  # (L,), nats per example
+    lr: float
+    beta: float
+    free_bits: float
+    grad_norm: float
+    clip_norm: float
+    skipped: bool
+
+
+class Stepper:
+    """Model, optimiser, average and guard of a run, advanced one batch at a time.
+
+    The noise of an example is keyed by its place in the overall order of the run, so a step
+    depends on what is saved here and on its batch alone.
+    """
+
+    def __init__(self, model: HVAE, config: TrainConfig, seed: int) -> None:
+        self.model = model
+        self.config = config
+        self.optimizer = make_optimizer(model, config)
+        self.ema = Ema(model, config.ema)
+        self.guard = Guard(config.guard)
+        self.noise_seed = derive_seed(seed, "train")
+        self.bf16 = uses_bf16(config, model.device)
+        self.forward = cast(Any, torch.compile(model) if config.compile else model)
+        self.steps = 0
+        self.images = 0
+
+    def step(self, x: Tensor) -> StepReport:
+        """Takes one step on uint8 data (N, C, *S).
+
+        Raises:
+            TrainingError: after too many non-finite steps in a row.
+        """
+        rng = make_rng(self.noise_seed, self.images, x.device)
+        self.steps += 1
+        self.images += len(x)
+        lr = learning_rate(self.images, self.config)
+        beta, free_bits = self._objective_weights()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            elbo: Elbo = self.forward(x, rng=rng)
+            loss = objective(elbo, self.model.num_dims, beta=beta, free_bits=free_bits)
+        loss.backward()  # type: ignore[no-untyped-call]
+        grad_norm, clip_norm, skipped = self._update(lr)
+        return StepReport(
+            objective=loss.detach(),
+            nll=elbo.nll.detach().mean(),
+            kl=elbo.kl.detach().mean(0),
+            lr=lr,
+            beta=beta,
+            free_bits=free_bits,
+            grad_norm=grad_norm,
+            clip_norm=clip_norm,
+            skipped=skipped,
+        )
+
+    def _objective_weights(self) -> tuple[float, float]:
+        """Returns beta and the free nats of each group at this point of the run."""
+        config, total = self.config.objective, self.config.images
+        warmup, cooled = config.kl_warmup_images, config.free_bits_images
+        warmup = total // 20 if warmup is None else warmup
+        cooled = total // 2 if cooled is None else cooled
+        free = config.free_bits * (1 - linear_ramp(self.images, cooled))
+        nats = free * self.model.num_dims / self.model.num_groups
+        return config.beta * linear_ramp(self.images, warmup), nats
+
+    def _update(self, lr: float) -> tuple[float, float, bool]:
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        gradients = [cast(Tensor, p.grad) for p in parameters]
+        norm = torch.nn.utils.get_total_norm(gradients).item()
+        verdict = self.guard.judge(norm)
+        if verdict.scale is not None:
+            if verdict.scale < 1:
+                torch._foreach_mul_(gradients, verdict.scale)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            self.ema.update(self.model)
+        self.optimizer.zero_grad()
+        return norm, verdict.threshold, verdict.skip
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Returns the tensors of a checkpoint, by file."""
+        return {
+            "model": dict(self.model.state_dict()),
+            "ema": self.ema.tensors,
+            "optim": optimizer_tensors(self.model, self.optimizer),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the rest of a checkpoint as JSON values."""
+        return {
+            "step": self.steps,
+            "images": self.images,
+            "ema_updates": self.ema.updates,
+            "guard": self.guard.state_dict(),
+        }
+
+    def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        """Restores what `tensors` and `state_dict` returned."""
+        self.model.load_state_dict(tensors["model"])
+        self.ema.load(tensors["ema"], state["ema_updates"])
+        load_optimizer_tensors(self.model, self.optimizer, tensors["optim"])
+        self.guard.load_state_dict(state["guard"])
+        self.steps, self.images = state["step"], state["images"]
+
+
+def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Returns whether convolutions run in bfloat16: as asked, or where the hardware has it.
+
+    Without the instructions a CPU emulates bfloat16 convolutions some twenty times slower than
+    float32 ones.
+    """
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 may lack it
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
