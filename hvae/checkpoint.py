@@ -160,9 +160,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise UserError(f"{file} ({size}): not a readable safetensors file: {error}") from None
 
 
-def check_tensors(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path
-) -> None:
+def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path) -> None:
     """Raises UserError unless names and shapes agree; says which tensors do not."""
     problems = [f"{name} is missing" for name in wanted.keys() - tensors.keys()]
     problems += [f"{name} is not part of the model" for name in tensors.keys() - wanted.keys()]
@@ -188,8 +186,7 @@ def write_text(file: Path, text: str) -> None:
 def _prune(newest: Path, keep_last: int) -> None:
     step = int(newest.name.removeprefix("step-"))
     older = sorted(
-        (int(folder.name.removeprefix("step-")), folder)
-        for folder in newest.parent.glob("step-*")
+        (int(folder.name.removeprefix("step-")), folder) for folder in newest.parent.glob("step-*")
     )
     # Checkpoints ahead of the newest belong to a run that was rewound; they are stale too.
     stale = [folder for n, folder in older if n > step]

@@ -69,7 +69,8 @@ class LogisticMixtureImages:
             bits=self.bits,
             temperature=temperature,
         )
-        return (levels * 255 / (2**self.bits - 1)).round().to(torch.uint8)
+        image: Tensor = levels * 255 / (2**self.bits - 1)
+        return image.round().to(torch.uint8)
 
     def mean(self) -> Tensor:
         """Returns the mean in image units 0..255, (N, C, *S), float32 or float64."""

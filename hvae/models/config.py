@@ -23,7 +23,7 @@ class ModelConfig(Section):
     """Settings for the keys left out: this project's own, or the published VDVAE's."""
 
     size: tuple[int, ...] | None = Field(default=None, min_length=1, max_length=3)
-    """Data size in elements: (height, width), (length,) or (depth, height, width). Null: data.size."""
+    """Data size: (height, width), (length,) or (depth, height, width). Null: data.size."""
 
     channels: int | None = Field(default=None, ge=1)
     """Channels of the data. Null: data.channels."""
@@ -56,7 +56,7 @@ class ModelConfig(Section):
     """How a raw output s becomes a standard deviation: std_floor + log2(1 + 2^s), or exp(s)."""
 
     std_floor: float = Field(default=1e-3, ge=0.0)
-    """Added to every softplus standard deviation, so that its gradient never dies; unused by log."""
+    """Added to every softplus standard deviation: its gradient never dies. Unused by log."""
 
     no_bias_above: int = Field(default=64, ge=0)
     """Resolutions up to this one start from a learned map; finer ones from zeros."""

@@ -11,6 +11,7 @@ from hvae.distributions.gaussian import log_density_ratio
 from hvae.models.config import ModelConfig
 from hvae.models.encoder import bottleneck, residual_block
 from hvae.models.layout import Layout
+from hvae.nn.block import ACTIVATIONS
 from hvae.nn.conv import conv, in_fp32
 from hvae.nn.resample import fit_channels, unpatchify, upsample
 
@@ -37,10 +38,13 @@ class Draw:
 
 @dataclass
 class Ladder:
-    """What a pass down the ladder leaves: head outputs and, per group from coarse to fine,
+    """What a pass down the ladder leaves, per group from coarse to fine.
 
-    latents (N, Z, *S); KL in nats (N,) for groups drawn from the posterior; and, when asked for,
-    ln p(z) - ln q(z) at the draw, float64 (N,).
+    name        meaning
+    latents     (N, Z, *S), of every group
+    kl          (N,) KL(q || p) in nats, of groups drawn from the posterior
+    log_ratios  (N,) ln p(z) - ln q(z) at the draw, float64, when asked for
+    params      (N, P, *S) outputs of the head
     """
 
     latents: list[Tensor] = field(default_factory=list)
@@ -68,29 +72,46 @@ class DecoderBlock(nn.Module):
         self.z_proj = conv(ndim, self.z_channels, width)
         self.resnet = residual_block(config, ndim, resolution)
 
+    @torch.no_grad()
+    def scale_initial_weights(self, num_groups: int) -> None:
+        """Makes the state's variance independent of depth, and every prior start at N(0, 1).
+
+        VDVAE, arXiv 2011.10650. The zero prior tail also makes h start at zero.
+        """
+        self.z_proj.weight.mul_(num_groups**-0.5)
+        self.resnet.scale_tail(num_groups**-0.5)
+        self.prior.scale_tail(0.0)
+
     def forward(self, x: Tensor, draw: Draw, result: Ladder, *, log_ratios: bool = False) -> Tensor:
         """Returns the next state (N, width, *S); appends the group's outcome to `result`."""
-        noise = {"rng": draw.rng, "stream": draw.stream, "eps": draw.eps}
-        form = {"std": self.std, "floor": self.std_floor}
         activated = self.prior.activation(x)
         p = self.prior.from_activated(activated)
         if draw.z is None and draw.feature is not None:
             q = self.posterior.from_activated(activated, draw.feature)
-            z, kl, y = ops.gaussian_latent(q, p, x, **noise, **form)
-            assert y is not None
-            x = y
-            result.kl.append(kl)
+            drawn = ops.gaussian_latent(
+                q, p, x,
+                rng=draw.rng, stream=draw.stream, eps=draw.eps,
+                std=self.std, floor=self.std_floor,
+            )  # fmt: skip
+            assert drawn.y is not None
+            z, x = drawn.z, drawn.y
+            result.kl.append(drawn.kl)
             if log_ratios:
                 result.log_ratios.append(log_density_ratio(z, q, p, self.std, self.std_floor))
         else:
-            z = draw.z
-            if z is None:
-                t = draw.temperature
-                z = ops.gaussian_sample(p, self.z_channels, temperature=t, **noise, **form)
+            z = draw.z if draw.z is not None else self._prior_draw(p, draw)
             x = x + p[:, 2 * self.z_channels :]
         result.latents.append(z)
         x = x + in_fp32(self.z_proj, z.to(x.dtype))
-        return x + self.resnet(x)
+        residual: Tensor = self.resnet(x)
+        return x + residual
+
+    def _prior_draw(self, p: Tensor, draw: Draw) -> Tensor:
+        return ops.gaussian_sample(
+            p, self.z_channels,
+            rng=draw.rng, stream=draw.stream, eps=draw.eps, temperature=draw.temperature,
+            std=self.std, floor=self.std_floor,
+        )  # fmt: skip
 
 
 class Decoder(nn.Module):
@@ -101,6 +122,7 @@ class Decoder(nn.Module):
         ndim = len(layout.finest_shape)
         self.layout, self.shape_at = layout, layout.shape_at
         self.finest, self.patch = layout.finest, config.patch
+        self.activation = ACTIVATIONS[config.activation]
         resolutions = sorted({block.resolution for block in layout.decoder})
         self.widths = {r: config.width_at(r) for r in resolutions}
         # Learned starting states; named by resolution, since the order of a list would not tell.
@@ -111,9 +133,11 @@ class Decoder(nn.Module):
                 if r <= config.no_bias_above
             }
         )
-        self.blocks = nn.ModuleList(
-            DecoderBlock(config, ndim, block.resolution) for block in layout.decoder
-        )
+        self.blocks = nn.ModuleList()
+        for spec in layout.decoder:
+            block = DecoderBlock(config, ndim, spec.resolution)
+            block.scale_initial_weights(len(layout.decoder))
+            self.blocks.append(block)
         self.gain = nn.Parameter(torch.ones(1, config.width, *[1] * ndim))
         self.bias = nn.Parameter(torch.zeros(1, config.width, *[1] * ndim))
         self.out_conv = conv(ndim, config.width, num_parameters * config.patch**ndim)
@@ -141,8 +165,8 @@ class Decoder(nn.Module):
             log_ratios: also report ln p(z) - ln q(z) of posterior draws.
         """
         result = Ladder()
-        activation = self.blocks[0].prior.activation
-        features = features and {r: activation(f) for r, f in features.items()}
+        if features is not None:
+            features = {r: self.activation(f) for r, f in features.items()}
         states: dict[int, Tensor] = {}
         for group, (spec, block) in enumerate(zip(self.layout.decoder, self.blocks, strict=True)):
             x = states.get(spec.resolution)
@@ -167,5 +191,6 @@ class Decoder(nn.Module):
     def _initial_state(self, resolution: int, batch: int, device: torch.device) -> Tensor:
         shape = (batch, self.widths[resolution], *self.shape_at(resolution))
         if str(resolution) in self.bias_maps:
-            return self.bias_maps[str(resolution)].expand(shape)
+            start: Tensor = self.bias_maps[str(resolution)]
+            return start.expand(shape)
         return torch.zeros(shape, dtype=self.gain.dtype, device=device)

@@ -22,9 +22,11 @@ class Encoder(nn.Module):
         self.patch, self.finest, self.layout = config.patch, layout.finest, layout.encoder
         self.widths = {r: config.width_at(r) for r in [b.output_resolution for b in layout.encoder]}
         self.in_conv = conv(ndim, channels * config.patch**ndim, config.width, kernel=3)
-        self.blocks = nn.ModuleList(
-            residual_block(config, ndim, block.resolution) for block in layout.encoder
-        )
+        self.blocks = nn.ModuleList()
+        for spec in layout.encoder:
+            block = residual_block(config, ndim, spec.resolution)
+            block.scale_tail(len(layout.encoder) ** -0.5)  # variance independent of depth
+            self.blocks.append(block)
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
         """Returns features (N, width, *S) by resolution, from scaled data (N, C, *S)."""

@@ -60,7 +60,6 @@ class HVAE(nn.Module):
         self.likelihood = make_likelihood(config.likelihood, config.channels)
         self.encoder = Encoder(config, layout, config.channels)
         self.decoder = Decoder(config, layout, self.likelihood.num_parameters)
-        self._scale_initial_weights()
 
     @property
     def num_dims(self) -> int:
@@ -260,19 +259,6 @@ class HVAE(nn.Module):
     def _refuse_condition(cond: Tensor | None) -> None:
         if cond is not None:
             raise UserError("this model takes no condition; leave cond out")
-
-    @torch.no_grad()
-    def _scale_initial_weights(self) -> None:
-        """Keeps the residual streams' variance independent of depth (VDVAE, arXiv 2011.10650).
-
-        A zero prior tail starts every prior at N(0, 1) with no feature update.
-        """
-        for block in self.encoder.blocks:
-            block.c4.weight.mul_(len(self.encoder.blocks) ** -0.5)
-        for block in self.decoder.blocks:
-            block.z_proj.weight.mul_(self.num_groups**-0.5)
-            block.resnet.c4.weight.mul_(self.num_groups**-0.5)
-            block.prior.c4.weight.zero_()
 
 
 def _rows(z: Tensor, start: int) -> Tensor:

@@ -1,13 +1,19 @@
 """The bottleneck that every block of both ladders is made of."""
 
+from collections.abc import Callable
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hvae.nn.conv import conv, conv_over_parts, in_fp32
 
-_ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
 
 
 class Bottleneck(nn.Module):
@@ -34,7 +40,7 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         outside, inside, out = channels
-        self.activation = _ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS[activation]
         self.c1 = conv(ndim, outside, inside)
         self.c2 = conv(ndim, inside, inside, kernel)
         self.c3 = conv(ndim, inside, inside, kernel)
@@ -52,8 +58,13 @@ class Bottleneck(nn.Module):
         first convolution runs over each and the results are added. Blocks that read the same maps
         share one activation of them, which on a CPU costs as much as a convolution.
         """
-        x = self.c1(parts[0]) if len(parts) == 1 else conv_over_parts(self.c1, parts)
+        x: Tensor = self.c1(parts[0]) if len(parts) == 1 else conv_over_parts(self.c1, parts)
         x = self.c2(self.activation(x))
         x = self.c3(self.activation(x))
         x = self.activation(x)
         return in_fp32(self.c4, x) if self.fp32_tail else cast(Tensor, self.c4(x))
+
+    @torch.no_grad()
+    def scale_tail(self, factor: float) -> None:
+        """Multiplies the weights of the last convolution."""
+        self.c4.weight.mul_(factor)

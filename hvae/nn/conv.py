@@ -1,13 +1,15 @@
 """Convolutions of one, two or three spatial dimensions behind one name."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_CONVS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+Conv: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+_CONVS: dict[int, type[Conv]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _FUNCTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
@@ -20,19 +22,19 @@ def in_fp32(layer: nn.Module, x: Tensor) -> Tensor:
         return cast(Tensor, layer(x if x.dtype == torch.float64 else x.float()))
 
 
-def conv(ndim: int, in_channels: int, out_channels: int, kernel: int = 1) -> nn.Module:
-    """Returns a same-size convolution (odd `kernel`) with PyTorch's default weights and zero bias."""
+def conv(ndim: int, in_channels: int, out_channels: int, kernel: int = 1) -> Conv:
+    """Returns a convolution that keeps the size (odd `kernel`), with default weights, zero bias."""
     layer = _CONVS[ndim](in_channels, out_channels, kernel, padding=kernel // 2)
-    nn.init.zeros_(cast(Tensor, layer.bias))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
     return layer
 
 
-def conv_over_parts(layer: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+def conv_over_parts(layer: Conv, parts: Sequence[Tensor]) -> Tensor:
     """Returns a 1x1 convolution of the concatenation of `parts` along channels, not forming it."""
-    weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
-    apply = _FUNCTIONS[weight.ndim - 2]
-    weights = weight.split([part.shape[1] for part in parts], 1)
-    result = apply(parts[0], weights[0], bias)
+    apply = _FUNCTIONS[layer.weight.ndim - 2]
+    weights = layer.weight.split([part.shape[1] for part in parts], 1)
+    result: Tensor = apply(parts[0], weights[0], layer.bias)
     for part, columns in zip(parts[1:], weights[1:], strict=True):
         result = result + apply(part, columns)
     return result

@@ -210,11 +210,10 @@ def _nll(params: Tensor, x: Tensor, bits: int, per_pixel: bool) -> Tensor:
     return nll if per_pixel else nll.flatten(1).sum(1)
 
 
-def _nll_bwd(
-    grad: Tensor, params: Tensor, x: Tensor, bits: int, per_pixel: bool
-) -> Tensor:
-    """Closed form: with w the posterior weights and A = sigmoid(-a), B = sigmoid(b),
+def _nll_bwd(grad: Tensor, params: Tensor, x: Tensor, bits: int, per_pixel: bool) -> Tensor:
+    """The gradient in closed form.
 
+    With w the posterior weights of the components, A = sigmoid(-a), B = sigmoid(b), D = a - b:
     d mean = w (A - B) / s,  d log-scale = w (a A - b B + D / (e^D - 1)),  d logit = softmax - w.
     """
     c = _components(params, x, bits)
@@ -252,9 +251,7 @@ def _refuse(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError("logistic_mixture_nll is differentiable once; second order is not offered")
 
 
-define_op(
-    "logistic_mixture_nll(Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor", _nll
-)
+define_op("logistic_mixture_nll(Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor", _nll)
 define_op(
     "logistic_mixture_nll_bwd("
     "Tensor grad, Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor",

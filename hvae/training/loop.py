@@ -195,9 +195,8 @@ class _Run:
             "memory_mib": _peak_memory_mib(self.stepper.model.device),
         }
         self.log.append(row)
-        return (
-            f"{row['bits_per_dim']:.3f} bits/dim  {row['images_per_second']:.0f} images/s"
-            + (f"  {row['skips']} skipped" if row["skips"] else "")
+        return f"{row['bits_per_dim']:.3f} bits/dim  {row['images_per_second']:.0f} images/s" + (
+            f"  {row['skips']} skipped" if row["skips"] else ""
         )
 
     def _evaluate(self, *, images: int | None, importance: int = 1) -> str:
@@ -214,7 +213,8 @@ class _Run:
             )
         model.train()
         self._log_score(score, time.monotonic() - began)
-        return f"{self.test.split} {score.elbo_bits_per_dim:.4f} bits/dim at {self.stepper.images:,} images"
+        bits, images = score.elbo_bits_per_dim, self.stepper.images
+        return f"{self.test.split} {bits:.4f} bits/dim at {images:,} images"
 
     def _log_score(self, score: LikelihoodResult, seconds: float) -> None:
         where = {"step": self.stepper.steps, "images": self.stepper.images}

@@ -42,21 +42,19 @@ class Meter:
 
     def __init__(self) -> None:
         self.steps = 0
-        self.sums: dict[str, list[float]] = {}
+        self.sums: dict[str, float | list[float]] = {}
 
     def add(self, **values: float | list[float]) -> None:
         """Counts one step's values."""
         self.steps += 1
         for name, value in values.items():
-            new = value if isinstance(value, list) else [value]
-            old = self.sums.get(name, [0.0] * len(new))
-            self.sums[name] = [a + b for a, b in zip(old, new, strict=True)]
+            self.sums[name] = _added(self.sums[name], value) if name in self.sums else value
 
     def means(self) -> dict[str, float | list[float]]:
-        """Returns the means and starts over; a value that was one number is one number again."""
-        means = {name: [s / self.steps for s in sums] for name, sums in self.sums.items()}
+        """Returns the means, numbers or lists as they were added, and starts over."""
+        means = {name: _divided(total, self.steps) for name, total in self.sums.items()}
         self.steps, self.sums = 0, {}
-        return {name: m[0] if len(m) == 1 and name != "kl_per_group" else m for name, m in means.items()}
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state as JSON values."""
@@ -65,6 +63,18 @@ class Meter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.steps, self.sums = state["steps"], state["sums"]
+
+
+def _added(a: float | list[float], b: float | list[float]) -> float | list[float]:
+    if isinstance(a, list) and isinstance(b, list):
+        return [x + y for x, y in zip(a, b, strict=True)]
+    assert isinstance(a, float)
+    assert isinstance(b, float)
+    return a + b
+
+
+def _divided(total: float | list[float], count: int) -> float | list[float]:
+    return [x / count for x in total] if isinstance(total, list) else total / count
 
 
 def _finite(value: Any) -> Any:

@@ -68,7 +68,7 @@ class Stepper:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             elbo: Elbo = self.forward(x, rng=rng)
             loss = objective(elbo, self.model.num_dims, beta=beta, free_bits=free_bits)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         grad_norm, clip_norm, skipped = self._update(lr)
         return StepReport(
             objective=loss.detach(),
@@ -142,6 +142,7 @@ def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     if config.precision != "auto":
         return config.precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 may lack it
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Absent from some supported torch versions, where a CPU then keeps to float32.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
