@@ -11,6 +11,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -q --no-build-isolation --no-deps -e .
 CREATED := $(VENV)/.created
 INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
@@ -28,9 +29,9 @@ help: ## This list
 env: $(BUILT) ## .venv with the pinned packages and the compiled kernels
 
 $(CREATED):
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else 1)' || { \
-	  echo "hvae needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
-	    "try: make env PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "hvae needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." \
+	    "Name another: make env PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments; apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -38,12 +39,12 @@ $(CREATED):
 
 # torch first and alone: hvae compiles against the one installed, and nothing may replace it.
 $(INSTALLED): requirements-dev.txt | $(CREATED)
-	$(PIP) install -q $(TORCH)
+	$(PIP) install $(TORCH)
 	$(PIP) install -q -r requirements-dev.txt
 	@touch $@
 
 $(BUILT): $(INSTALLED) $(BUILD_INPUTS)
-	$(PIP) install -q --no-build-isolation --no-deps -e .
+	$(INSTALL)
 	@touch $@
 
 quickstart: env ## Train on the embedded images for a few minutes; results in runs/fashion-mini/
@@ -72,6 +73,7 @@ bench: env ## Benchmark the kernels on this machine
 gpu-check: env ## Build, test and measure on a GPU machine
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
 	  echo "make gpu-check: torch finds no CUDA device on this machine" >&2; exit 1; }
+	HVAE_CUDA=1 $(INSTALL)
 	@if [ -x benchmarks/gpu_check.sh ]; then PATH="$(CURDIR)/$(BIN):$$PATH" benchmarks/gpu_check.sh; \
 	  else HVAE_KERNELS=require $(BIN)/python -m pytest -m gpu; fi
 
