@@ -1,0 +1,79 @@
+"""The `hvae` command: its verbs, and how errors become exit codes.
+
+Exit codes: 0 done; 1 failed; 2 wrong use; 75 stopped by a signal after saving, run again to go on;
+130 interrupted.
+"""
+
+import importlib.metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from hvae.cli.config import config
+from hvae.cli.data import data
+from hvae.cli.evaluate import evaluate
+from hvae.cli.info import info
+from hvae.cli.output import example, fail, plain_warnings
+from hvae.cli.reconstruct import reconstruct
+from hvae.cli.sample import sample
+from hvae.cli.train import train
+from hvae.errors import HvaeError
+
+
+class _Group(TyperGroup):
+    """Verbs whose expected errors end as one line and an exit code; others keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HvaeError as error:
+            raise fail(str(error), error.exit_code) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        typer.echo(importlib.metadata.version("hvae"))
+    except importlib.metadata.PackageNotFoundError:
+        typer.echo("unknown: this source tree is not installed")
+    raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+app = typer.Typer(
+    cls=_Group,
+    callback=_options,
+    help="Hierarchical variational autoencoders: train, score and use them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+app.command(epilog=example("hvae train configs/fashion_mini.yaml train.lr=2e-4"))(train)
+app.command(epilog=example("hvae sample runs/fashion-mini -n 64 -o samples.png"))(sample)
+app.command(epilog=example("hvae reconstruct runs/fashion-mini -n 16 -o pairs.png"))(reconstruct)
+app.command("eval", epilog=example("hvae eval runs/fashion-mini --importance 16"))(evaluate)
+app.command(epilog=example("hvae config fashion_mini train.lr=2e-4\nhvae config --list"))(config)
+app.command(epilog=example("hvae info"))(info)
+app.add_typer(data, name="data")
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    plain_warnings()
+    app(prog_name="hvae")

@@ -1,0 +1,93 @@
+"""What the verbs print: results on stdout, progress and errors on stderr."""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from hvae.errors import UserError
+
+
+def print_result(record: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Prints a result: one JSON object for scripts, or a text for people."""
+    typer.echo(json.dumps(record, allow_nan=False) if as_json else text)
+
+
+def fail(message: str, exit_code: int) -> typer.Exit:
+    """Prints one line on stderr and returns what to raise."""
+    typer.echo(f"hvae: {' '.join(message.split())}", err=True)
+    return typer.Exit(exit_code)
+
+
+def example(text: str) -> str:
+    """Returns the end of a verb's help, its lines kept as they are."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Turns a failure to write a file into a UserError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}") from None
+
+
+def plain_warnings() -> None:
+    """Shows warnings as one line each, without a place in the source that means nothing here."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        note(f"hvae: warning: {message}")
+
+    warnings.showwarning = show
+
+
+def note(message: str) -> None:
+    """Prints a line on stderr, where it is not part of a result."""
+    typer.echo(message, err=True)
+
+
+def table(rows: Mapping[str, object]) -> str:
+    """Returns names and values as lines, the values aligned."""
+    width = max(map(len, rows), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows progress on stderr: a bar on a terminal, a line per tenth of the work elsewhere.
+
+    Yields a function to call with the amount done so far.
+    """
+    show = _bar if sys.stderr.isatty() else _lines
+    with show(what, total) as update:
+        yield update
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def _lines(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    tenths_shown = 0
+
+    def update(done: int) -> None:
+        nonlocal tenths_shown
+        tenths = 10 * done // total
+        if tenths > tenths_shown:
+            tenths_shown = tenths
+            note(f"{what}: {done} of {total}")
+
+    yield update

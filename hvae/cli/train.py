@@ -1,0 +1,51 @@
+"""`hvae train`: a configuration becomes a run folder."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hvae.cli.options import Json, Overrides
+from hvae.cli.output import note, print_result
+
+if TYPE_CHECKING:
+    from hvae.training import FitResult
+
+# EX_TEMPFAIL of sysexits.h: what schedulers take for "run it again".
+STOPPED = 75
+
+
+def train(
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            show_default=False,
+            help="A YAML file, or the name of a shipped one (hvae config --list).",
+        ),
+    ],
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Train a model, or go on with a run that was stopped.
+
+    The same command again resumes where the last checkpoint was saved. A signal (Ctrl-C, SIGTERM,
+    SIGUSR1) saves and ends with exit code 75.
+    """
+    from hvae.training import fit
+    from hvae.training.config_file import load_config
+
+    result = fit(load_config(config, overrides or ()))
+    print_result({**asdict(result), "run": str(result.run)}, _text(result), as_json=json)
+    if result.stopped:
+        note(f"stopped and saved in {result.run}; run the same command again to go on")
+        raise typer.Exit(STOPPED)
+
+
+def _text(result: "FitResult") -> str:
+    if result.stopped or result.bits_per_dim is None:
+        return f"{result.run}: {result.images} images"
+    return (
+        f"{result.split} bits/dim: {result.bits_per_dim:.3f} "
+        f"(ELBO, {result.dataset} {result.split}, {result.num_images} images)"
+    )
