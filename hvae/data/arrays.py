@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX, open_memmap
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
@@ -30,11 +31,16 @@ def open_arrays(path: Path, split: Split) -> ArraySource:
         UserError: naming the file, if it is damaged, pickled, or of another dtype or layout.
     """
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(stored, NpzFile):
-            return _source(path, split, stored, labels=None, is_split=False)
-        with stored:
-            return _open_npz(path, split, stored)
+        with path.open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
+                mapped = open_memmap(path, mode="r")
+                return _source(path, split, mapped, labels=None, is_split=False)
+            # np.load would take anything else for a pickle, and say so.
+            if not zipfile.is_zipfile(file):
+                raise UserError(f"{path} is neither a .npy nor a .npz file, or is cut short")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                return _open_npz(path, split, stored)
     except UserError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -55,7 +55,7 @@ def decode(path: Path) -> Planes:
     """The pixels of an image file.
 
     Returns:
-        (C, H, W), C = 1 for grey and 3 for RGB, values 0..255; uint8, or float32 where
+        (C, H, W), C = 1 for grey and 3 for RGB, values 0..255; fresh uint8, or float32 where
         transparency was laid on white.
 
     Raises:
@@ -100,7 +100,8 @@ def _planes(image: Image.Image) -> Planes:
     if image.has_transparency_data:
         return _on_white(image.convert("LA" if grey else "RGBA"))
     pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+    # A copy, because Pillow's own memory is read-only, which torch warns about.
+    return np.array(pixels[None] if grey else pixels.transpose(2, 0, 1), order="C")
 
 
 def _on_white(image: Image.Image) -> NDArray[np.float32]:

@@ -82,7 +82,9 @@ class Loader:
         positions = itertools.count(position, self.batch)
         for start, (indices, images) in zip(positions, self._read(position), strict=False):
             labels = None if self.source.labels is None else self.source.labels[indices]
-            yield Batch(self._mirrored(images, start), labels, start)
+            if self.flip:
+                self._mirror(images, start)
+            yield Batch(images, labels, start)
 
     def _read(self, position: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Indices (B,) and images (B, C, H, W) of every batch from a position on."""
@@ -100,13 +102,13 @@ class Loader:
         )
         return map(_raised, loader)
 
-    def _mirrored(self, images: Tensor, position: int) -> Tensor:
-        if not self.flip:
-            return images
-        positions = np.arange(position, position + len(images))
-        bits = random_bits(self.seed, positions, "flip") & np.uint64(1)
-        mirror = torch.from_numpy(bits.astype(bool))[:, None, None, None]
-        return torch.where(mirror, images.flip(-1), images)
+    def _mirror(self, images: Tensor, position: int) -> None:
+        """Flips, in place, the images whose position says so."""
+        bits = random_bits(self.seed, np.arange(position, position + len(images)), "flip")
+        chosen = (bits & np.uint64(1)).astype(bool)
+        # NumPy, because torch wakes its thread pool even for this little.
+        pixels = images.numpy()
+        pixels[chosen] = pixels[chosen, ..., ::-1]
 
 
 class _Order(Iterable[Indices]):

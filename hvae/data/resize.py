@@ -27,10 +27,13 @@ def fit(planes: Planes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     if planes.dtype == np.uint8 and planes.shape == shape:
         return np.asarray(planes, dtype=np.uint8)
     channels, height, width = shape
-    exact = _with_channels(planes.astype(np.float32), channels)
+    exact = planes.astype(np.float32)
+    if len(exact) > channels:
+        exact = np.asarray(np.einsum("c,chw->hw", LUMA, exact))[None]
     if exact.shape[1:] != (height, width):
         exact = np.stack([_resize(plane, height, width) for plane in exact])
-    return rounded(exact)
+    # Grey becomes RGB last, so that it is filtered once.
+    return np.repeat(rounded(exact), channels // len(exact), axis=0)
 
 
 def rounded(values: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -51,14 +54,6 @@ def centre_box(have: tuple[int, int], want: tuple[int, int]) -> tuple[float, flo
     crop_height, crop_width = min(height, want[0] * scale), min(width, want[1] * scale)
     top, left = (height - crop_height) / 2, (width - crop_width) / 2
     return left, top, left + crop_width, top + crop_height
-
-
-def _with_channels(planes: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    if len(planes) == channels:
-        return planes
-    if channels == 3:
-        return np.repeat(planes, 3, axis=0)
-    return np.asarray(np.einsum("c,chw->hw", LUMA, planes))[None]
 
 
 def _resize(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
