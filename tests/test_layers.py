@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room is a folder or a root module of hvae/. It may import itself and lower floors; rooms of one
 # floor never import each other.
 PYTHON_FLOORS = {
-    **dict.fromkeys(["errors", "_host"], 0),
+    **dict.fromkeys(["errors", "_host", "__version__"], 0),
     **dict.fromkeys(["section", "resources"], 1),
     "_native": 2,
     "ops": 3,
@@ -33,7 +33,7 @@ _STABLE_ABI = ("torch/csrc/stable/", "torch/headeronly/", "torch/csrc/inductor/a
 CPP_HEADERS = {
     "math": ("cuda_bf16.h", "cuda_fp16.h"),
     "kernels": ("cuda",),
-    "ops": _STABLE_ABI,
+    "ops": (*_STABLE_ABI, "dlfcn.h"),
     "host": ("pybind11/",),
 }
 
