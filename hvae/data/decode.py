@@ -74,10 +74,15 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     # Decoders meet hostile bytes with OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise UserError(
-            f"cannot read the image {path}: {reason or type(error).__name__}"
-        ) from error
+        raise UserError(f"cannot read the image {path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is none of {', '.join(FORMATS)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
 
 
 def _refuse_bomb(image: Image.Image) -> None:

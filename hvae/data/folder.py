@@ -27,9 +27,10 @@ class FolderSource:
     """An `ImageSource` over image files.
 
     Args:
-        root: the folder; its name is the set's name.
+        name: what results are reported under.
+        root: the folder that `names` are relative to.
         split: "train" or "test".
-        names: files of the split, relative to `root`.
+        names: files of the split.
         shape: (C, H, W) that every image is fitted to.
         labels: class of every file, or None.
         classes: the name of each label, or None.
@@ -84,26 +85,27 @@ def open_folder(root: Path, split: Split, config: DataConfig) -> FolderSource:
             images differ in it.
     """
     listing = list_split(root, split)
-    shape = _shape(root, listing.everything, config)
-    names = listing.names
-    if config.skip_bad:
-        names = _without_bad(listing.root, names)
+    bad = _bad_files(listing.root, listing.names) if config.skip_bad else set()
+    names = [name for name in listing.names if listing.root / name not in bad]
+    shape = _shape(root, [path for path in listing.everything if path not in bad], config)
     labels = listing.labels(names)
     return FolderSource(
         root.resolve().name, listing.root, split, names, shape, labels, listing.classes
     )
 
 
-def _without_bad(root: Path, names: list[str]) -> list[str]:
-    problems = list(parallel_map(_problem, [root / name for name in names]))
-    bad = [problem for problem in problems if problem]
+def _bad_files(root: Path, names: list[str]) -> set[Path]:
+    """The files that cannot be decoded, after a warning that names them."""
+    paths = [root / name for name in names]
+    problems = dict(zip(paths, parallel_map(_problem, paths), strict=True))
+    bad = {path: problem for path, problem in problems.items() if problem}
+    if len(bad) == len(paths):
+        raise UserError(f"none of the {len(paths)} image files in {root} can be read")
     if bad:
+        listed = "\n".join([*bad.values()][:SHOWN])
         more = f"\n... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        listed = "\n".join(bad[:SHOWN])
-        warnings.warn(f"skipping {len(bad)} of {len(names)} files:\n{listed}{more}", stacklevel=3)
-    if len(bad) == len(names):
-        raise UserError(f"none of the {len(names)} image files in {root} can be read")
-    return [name for name, problem in zip(names, problems, strict=True) if not problem]
+        warnings.warn(f"skipping {len(bad)} of {len(paths)} files:\n{listed}{more}", stacklevel=3)
+    return set(bad)
 
 
 def _problem(path: Path) -> str:
@@ -125,7 +127,7 @@ def _shape(root: Path, paths: list[Path], config: DataConfig) -> tuple[int, int,
         sizes = Counter((header.height, header.width) for header in headers)
         kinds = Counter(header.channels for header in headers)
         size = size or _only(sizes, f"{root} holds images of several sizes (height, width)", "size")
-        channels = channels or _only(kinds, f"{root} holds images of several channels", "channels")
+        channels = channels or _only(kinds, f"{root} holds grey (1) and RGB (3) images", "channels")
     return channels, *size
 
 
@@ -142,8 +144,6 @@ def _only(found: Counter[Value], problem: str, key: str) -> Value:
     Raises:
         UserError: if there are several, listing the commonest and the key that decides.
     """
-    if len(found) == 0:
-        raise UserError(f"no image file can be read; set data.{key} or mend the files")
     if len(found) > 1:
         listed = ", ".join(f"{value} x {count}" for value, count in found.most_common(SHOWN))
         raise UserError(f"{problem}: {listed}; set data.{key}")

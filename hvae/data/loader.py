@@ -1,6 +1,7 @@
 """Endless batches from a source, where the position in the order is the whole state."""
 
 import itertools
+import signal
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ from hvae.data.sampler import image_order, random_bits
 from hvae.data.source import ImageSource, SupportsTake
 from hvae.errors import UserError
 
-Indices = NDArray[np.int64]
+Indices = NDArray[np.int64]  # (B,)
+IndexedImages = tuple[Tensor, Tensor]  # int64 (B,) and uint8 (B, C, H, W)
 
 
 class Batch(NamedTuple):
@@ -86,21 +88,11 @@ class Loader:
                 self._mirror(images, start)
             yield Batch(images, labels, start)
 
-    def _read(self, position: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """Indices (B,) and images (B, C, H, W) of every batch from a position on."""
+    def _read(self, position: int) -> Iterator[IndexedImages]:
         order = _Order(self.seed, position, self.batch, len(self.source))
-        rows = _Rows(self.source)
         if isinstance(self.source, SupportsTake):
-            return map(_raised, (rows[indices] for indices in order))
-        # Its own generator, because DataLoader would draw a seed from the global one.
-        loader = DataLoader(
-            rows,
-            sampler=order,
-            batch_size=None,
-            num_workers=self.workers,
-            generator=torch.Generator(),
-        )
-        return map(_raised, loader)
+            return _taken(self.source, order)
+        return _decoded(self.source, order, self.workers)
 
     def _mirror(self, images: Tensor, position: int) -> None:
         """Flips, in place, the images whose position says so."""
@@ -122,7 +114,28 @@ class _Order(Iterable[Indices]):
             yield image_order(self.seed, np.arange(start, start + self.batch), self.n)
 
 
-class _Rows(Dataset[tuple[Tensor, Tensor] | UserError]):
+def _taken(source: SupportsTake, order: _Order) -> Iterator[IndexedImages]:
+    for indices in order:
+        yield torch.from_numpy(indices), source.take(indices)
+
+
+def _decoded(source: ImageSource, order: _Order, workers: int) -> Iterator[IndexedImages]:
+    loader = DataLoader(
+        _Rows(source),
+        sampler=order,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupts,
+        # Its own, because DataLoader would draw a seed from the global generator.
+        generator=torch.Generator(),
+    )
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+class _Rows(Dataset[IndexedImages | UserError]):
     """A source read batch by batch: an item is (indices, images) of one array of indices.
 
     An unreadable file comes back as a value: re-raised by DataLoader, its message would be a
@@ -132,18 +145,14 @@ class _Rows(Dataset[tuple[Tensor, Tensor] | UserError]):
     def __init__(self, source: ImageSource) -> None:
         self.source = source
 
-    def __getitem__(self, indices: Indices) -> tuple[Tensor, Tensor] | UserError:
+    def __getitem__(self, indices: Indices) -> IndexedImages | UserError:
         try:
-            if isinstance(self.source, SupportsTake):
-                images = self.source.take(indices)
-            else:
-                images = torch.stack([self.source[i] for i in indices.tolist()])
+            images = torch.stack([self.source[i] for i in indices.tolist()])
         except UserError as error:
             return error
         return torch.from_numpy(indices), images
 
 
-def _raised(item: tuple[Tensor, Tensor] | UserError) -> tuple[Tensor, Tensor]:
-    if isinstance(item, UserError):
-        raise item
-    return item
+def _ignore_interrupts(_worker: int) -> None:
+    """Leaves Ctrl-C, which reaches every process of a terminal, to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -57,7 +57,7 @@ class SupportsTake(Protocol):
     """A source that hands out many images at once, so that workers would only slow it down."""
 
     def take(self, indices: NDArray[np.int64], /) -> Tensor:
-        """The images at `indices` (B,), as uint8 (B, C, H, W)."""
+        """The images at `indices` (B,), as fresh uint8 (B, C, H, W)."""
         ...
 
 
@@ -82,7 +82,8 @@ def open_source(config: DataConfig, split: Split) -> ImageSource:
     The DATA word is one of:
 
     * `fashion-mini`, `emoji-32`: embedded in the package; `fashion-mnist`: Debian's package;
-      `shapes`: generated. These come with both splits. A word wins over a folder of the same name.
+      `shapes`: generated, (3, 32, 32) unless configured. These come with both splits, and win over
+      a folder of the same name.
     * a folder of images: `train/` and `test/` or `valid/` are splits, otherwise the hash of the
       relative name sends one image in 20 to test; sub-folders are classes (see `list_split`).
     * a `.npy` or `.npz` file: without given test images the hash of the index sends one in 20 to

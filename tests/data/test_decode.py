@@ -160,6 +160,13 @@ def test_the_first_frame_of_an_animation_is_read(tmp_path, suffix):
     assert decoded(path)[:, 0, 0].tolist() == [255, 0, 0]
 
 
+def test_the_first_picture_of_a_multi_picture_jpeg_is_read(tmp_path):
+    """Phones write these, named .jpg."""
+    frames = [Image.new("L", (16, 16), value) for value in (10, 200)]
+    frames[0].save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=frames[1:])
+    assert decoded(tmp_path / "a.jpg")[0, 8, 8] == 10
+
+
 def truncated_jpeg() -> bytes:
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
