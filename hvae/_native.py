@@ -11,7 +11,6 @@ The only module that touches `hvae/_ops.so` (kernels, registered with torch's di
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from hvae import __version__
 from hvae.errors import UserError
 
 try:
@@ -82,7 +82,7 @@ def build_info() -> dict[str, Any]:
     """
     now = status()
     return {
-        "version": _package_version(),
+        "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,
@@ -110,10 +110,3 @@ def _load(mode: Mode) -> NativeStatus:
     except OSError as error:
         return NativeStatus(False, _LIBRARY, f"{_LIBRARY} does not load: {error}", mode)
     return NativeStatus(True, _LIBRARY, "", mode)
-
-
-def _package_version() -> str:
-    try:
-        return importlib.metadata.version("hvae")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown (run from a source tree that is not installed)"
