@@ -79,5 +79,5 @@ gpu-check: env ## Build, test and measure on a GPU machine
 
 clean: ## Remove what was built; the next make builds it again (rm -r .venv removes the rest)
 	rm -rf build dist hvae.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
-	rm -f hvae/*.so $(BUILT)
+	rm -f hvae/*.so hvae/_build.json $(BUILT)
 	find hvae tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

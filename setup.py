@@ -10,7 +10,8 @@
 `hvae/_ops.so` holds the kernels and their LibTorch stable-ABI binding, without Python symbols: one
 file for every torch >= 2.11, and for machines with and without a GPU. torch's own `CUDAExtension`
 refuses CUDA sources beside a CPU-only torch, hence this one. `hvae/_host` is a pybind11 module for
-host code without tensors; its headers clash with the stable ABI's version pin.
+host code without tensors, since pybind11 clashes with the stable ABI's version pin; it is left out
+where Python's own headers are missing. `hvae/_build.json` tells what was built, and what not.
 
 Everything else about the package stands in pyproject.toml.
 """
@@ -29,6 +30,7 @@ import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -37,6 +39,8 @@ from setuptools.command.build_py import build_py
 from build_backend import TorchInstall, find_torch
 
 CSRC = Path("csrc")
+OPS_LIBRARY = Path("hvae/_ops.so")
+BUILD_INFO = Path("hvae/_build.json")
 # The oldest LibTorch stable ABI that the binding uses: 2.11. A newer call fails to compile.
 TORCH_TARGET_VERSION = "0x020b000000000000ULL"
 DEFAULT_CUDA_ARCHS = ("80", "90", "100")
@@ -53,7 +57,6 @@ NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
 class CudaToolkit:
     nvcc: Path
     version: str
-    include: Path
     lib: Path
     archs: tuple[str, ...]
 
@@ -76,9 +79,9 @@ def find_compiler() -> tuple[str, str]:
     if sys.platform != "linux":
         raise fail(f"the kernels compile on Linux only, and this is {sys.platform}")
     cxx = os.environ.get("CXX", "g++")
-    if shutil.which(shlex.split(cxx)[0]) is None:
+    if shutil.which(cxx) is None:
         raise fail(f"the C++ compiler {cxx!r} is not on PATH; apt-get install g++, or set CXX")
-    return cxx, output_of(*shlex.split(cxx), "--version").splitlines()[0]
+    return cxx, output_of(cxx, "--version").splitlines()[0]
 
 
 def find_cuda() -> tuple[CudaToolkit | None, str]:
@@ -109,13 +112,13 @@ def probe_cuda() -> tuple[CudaToolkit | None, str]:
     lib = next((folder for folder in libs if (folder / "libcudart_static.a").exists()), None)
     if lib is None:
         return None, f"{root} has no libcudart_static.a (is the CUDA runtime's package installed?)"
-    return CudaToolkit(Path(nvcc), version[1], root / "include", lib, choose_archs(nvcc)), ""
+    return CudaToolkit(Path(nvcc), version[1], lib, choose_archs(nvcc)), ""
 
 
 def choose_archs(nvcc: str) -> tuple[str, ...]:
     known = re.findall(r"compute_(\w+)", output_of(nvcc, "--list-gpu-arch"))
     if named := os.environ.get("HVAE_CUDA_ARCH", "").replace(",", " ").split():
-        if unknown := [arch for arch in named if arch not in known]:
+        if unknown := [arch for arch in named if arch.rstrip("af") not in known]:
             raise fail(f"HVAE_CUDA_ARCH has {unknown[0]!r}; this nvcc knows {' '.join(known)}")
         return tuple(named)
     return tuple(arch for arch in DEFAULT_CUDA_ARCHS if arch in known) or (known[-1],)
@@ -141,8 +144,8 @@ class NinjaFile:
         self.lines.append(f"  flags = {shlex.join(flags).replace('$', '$$')}")
         return out
 
-    def write(self, path: Path) -> None:
-        write_if_changed(path, "\n".join(self.lines) + "\n")
+    def text(self) -> str:
+        return "\n".join(self.lines) + "\n"
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -159,17 +162,20 @@ class NativeBuild:
         self.torch = torch
         self.cxx, self.cxx_version = find_compiler()
         self.cuda, self.no_cuda_reason = find_cuda()
+        self.no_host_reason = missing_python_headers()
         self.ninja = NinjaFile(folder)
 
-    def run(self, ops: Path, host: Path) -> None:
-        """Brings both shared libraries up to date."""
+    def run(self, host_module: Path) -> None:
+        """Brings both shared libraries and the build information up to date, under `folder`."""
         self._add_rules()
-        kernels = self._compile("cxx", "kernels/*.cpp", [])
+        kernels = self._compile("cxx", "kernels/*.cpp")
         objects = [*kernels, *self._cuda_kernels(), *self._ops_binding()]
-        self.ninja.build("link", ops, objects, self._ops_libs())
-        simd = [obj for obj in kernels if obj.name == "simd.cpp.o"]
-        self.ninja.build("link", host, [*self._host_module(), *simd])
-        self.ninja.write(self.folder / "build.ninja")
+        self.ninja.build("link", self.folder / OPS_LIBRARY, objects, self._ops_libs())
+        if not self.no_host_reason:
+            simd = [obj for obj in kernels if obj.name == "simd.cpp.o"]
+            self.ninja.build("link", self.folder / host_module, [*self._host_objects(), *simd])
+        write_if_changed(self.folder / "build.ninja", self.ninja.text())
+        write_if_changed(self.folder / BUILD_INFO, json.dumps(self._build_info(), indent=2) + "\n")
         self._run_ninja()
 
     def _add_rules(self) -> None:
@@ -177,25 +183,24 @@ class NativeBuild:
         self.ninja.rule("cxx", f"{self.cxx} -MMD -MF $out.d {cxx_flags} $flags -c $in -o $out")
         self.ninja.rule("link", f"{self.cxx} -shared $in -o $out $flags", depfile=False)
         if self.cuda:
-            command = [str(self.cuda.nvcc), *NVCC_FLAGS, *self.cuda.arch_flags(), f"-I{CSRC}"]
-            if "CXX" in os.environ:
-                command += ["-ccbin", self.cxx]
+            command = [str(self.cuda.nvcc), "-ccbin", self.cxx, *NVCC_FLAGS]
+            command += [*self.cuda.arch_flags(), f"-I{CSRC}"]
             self.ninja.rule("nvcc", f"{shlex.join(command)} -MD -MF $out.d -c $in -o $out")
 
-    def _compile(self, rule: str, pattern: str, flags: list[str]) -> list[Path]:
+    def _compile(self, rule: str, pattern: str, flags: Iterable[str] = ()) -> list[Path]:
         return [
             self.ninja.build(rule, self.folder / f"{source}.o", [source], flags)
             for source in sorted(CSRC.glob(pattern))
         ]
 
     def _cuda_kernels(self) -> list[Path]:
-        return self._compile("nvcc", "kernels/*.cu", []) if self.cuda else []
+        return self._compile("nvcc", "kernels/*.cu") if self.cuda else []
 
     def _ops_binding(self) -> list[Path]:
-        flags = ["-isystem", f"{self.torch.root / 'include'}"]
+        flags = ["-isystem", str(self.torch.root / "include")]
         flags += [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
         if self.cuda:
-            flags += ["-DHVAE_WITH_CUDA", "-DUSE_CUDA", "-isystem", str(self.cuda.include)]
+            flags += ["-DHVAE_WITH_CUDA", "-DUSE_CUDA"]
         return self._compile("cxx", "ops/*.cpp", flags)
 
     def _ops_libs(self) -> list[str]:
@@ -208,28 +213,26 @@ class NativeBuild:
         # static symbols stay inside.
         return [*libs, "-Wl,-z,defs", "-Wl,--exclude-libs,ALL"]
 
-    def _host_module(self) -> list[Path]:
+    def _host_objects(self) -> list[Path]:
         import pybind11
 
-        write_if_changed(self.folder / "generated" / "build_info.h", self._build_info_header())
-        includes = [pybind11.get_include(), sysconfig.get_path("include")]
-        flags = [argument for folder in includes for argument in ("-isystem", folder)]
-        return self._compile("cxx", "host/*.cpp", [*flags, f"-I{self.folder / 'generated'}"])
+        folders = [pybind11.get_include(), sysconfig.get_path("include")]
+        return self._compile("cxx", "host/*.cpp", [f"-isystem{folder}" for folder in folders])
 
-    def _build_info_header(self) -> str:
-        cuda = self.cuda
-        info = {
+    def _build_info(self) -> dict[str, Any]:
+        """What `hvae._native.build_info` reports; the keys are documented there."""
+        return {
             "compiler": self.cxx_version,
             "flags": shlex.join(CXX_FLAGS),
             "torch_version": self.torch.version,
             "torch_target_version": TORCH_TARGET_VERSION,
-            "cuda_compiled": cuda is not None,
+            "cuda_compiled": self.cuda is not None,
             "cuda_reason": self.no_cuda_reason,
-            "cuda_archs": list(cuda.archs) if cuda else [],
-            "nvcc_version": cuda.version if cuda else None,
+            "cuda_archs": list(self.cuda.archs) if self.cuda else [],
+            "nvcc_version": self.cuda.version if self.cuda else None,
+            "host_compiled": not self.no_host_reason,
+            "host_reason": self.no_host_reason,
         }
-        text = json.dumps(info, indent=2)
-        return f'#pragma once\n\ninline constexpr char kBuildInfo[] = R"json({text})json";\n'
 
     def _run_ninja(self) -> None:
         command = [find_ninja(), "-f", str(self.folder / "build.ninja")]
@@ -238,6 +241,12 @@ class NativeBuild:
         if subprocess.run(command, check=False).returncode != 0:
             hint = " (HVAE_CUDA=0 builds without the CUDA kernels)" if self.cuda else ""
             raise fail(f"the compilation failed; the compiler's message stands above{hint}")
+
+
+def missing_python_headers() -> str:
+    """Why there can be no `hvae._host`; empty where it can be built."""
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return "" if header.exists() else f"there is no {header} (apt-get install python3-dev)"
 
 
 def find_ninja() -> str:
@@ -257,17 +266,21 @@ class BuildExt(build_ext):
         # setuptools asks with and without the package in front.
         *packages, name = fullname.split(".")
         if name == "_ops":  # no Python symbols in it, so no Python version in its name
-            return str(Path(*packages, "_ops.so"))
+            return str(Path(*packages, OPS_LIBRARY.name))
         return super().get_ext_filename(fullname)
 
     def build_extensions(self) -> None:
         folder = Path("build") / f"native-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
-        built = {ext.name: folder / self.get_ext_filename(ext.name) for ext in self.extensions}
-        NativeBuild(folder, find_torch()).run(ops=built["hvae._ops"], host=built["hvae._host"])
-        for name, library in built.items():
-            target = Path(self.get_ext_fullpath(name))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.copy_file(str(library), str(target))
+        host_module = Path(self.get_ext_filename("hvae._host"))
+        NativeBuild(folder, find_torch()).run(host_module)
+        (Path(self.build_lib) / "hvae").mkdir(parents=True, exist_ok=True)
+        for file in (OPS_LIBRARY, host_module, BUILD_INFO):
+            if (folder / file).exists():
+                self.copy_file(str(folder / file), str(Path(self.build_lib) / file))
+
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        self.copy_file(str(Path(self.build_lib) / BUILD_INFO), str(BUILD_INFO))
 
 
 class BuildPy(build_py):
@@ -287,6 +300,9 @@ class BuildPy(build_py):
 
 
 setup(
-    ext_modules=[Extension("hvae._ops", sources=[]), Extension("hvae._host", sources=[])],
+    ext_modules=[
+        Extension("hvae._ops", sources=[]),
+        Extension("hvae._host", sources=[], optional=True),
+    ],
     cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
 )

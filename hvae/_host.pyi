@@ -1,8 +1,5 @@
 """Types of the compiled host module, `csrc/host/host.cpp`."""
 
-def build_info() -> str:
-    """What the extensions were built with, as JSON; the keys stand at `hvae._native.build_info`."""
-
 def simd_level() -> str:
     """The clone of the CPU kernels that this machine runs: avx512, avx2 or baseline."""
 

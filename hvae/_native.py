@@ -1,7 +1,8 @@
 """The compiled kernels: loads them, or says why the pure-PyTorch references run instead.
 
 The only module that touches `hvae/_ops.so` (kernels, registered with torch's dispatcher) and
-`hvae._host` (host code without tensors). The environment variable `HVAE_KERNELS` chooses:
+`hvae._host` (host code without tensors, left out where Python's headers are missing). The
+environment variable `HVAE_KERNELS` chooses:
 
     auto      default: the kernels, or the references with one warning
     require   a missing or broken kernel library is an ImportError
@@ -32,6 +33,7 @@ except ImportError:
 Mode = Literal["auto", "require", "off"]
 
 _LIBRARY = Path(__file__).with_name("_ops.so")
+_BUILD_INFO = Path(__file__).with_name("_build.json")
 _HOW_TO_BUILD = "build them with `make env`, or `pip install --no-build-isolation -e .` in a clone"
 
 
@@ -76,9 +78,9 @@ def build_info() -> dict[str, Any]:
 
     Keys: `version`, `python`, `platform`, `torch`, `torch_cuda` (the CUDA version torch was built
     for, or None), `kernels` (a `NativeStatus`), `simd` (`"avx512"`, `"avx2"`, `"baseline"`, or None
-    without the host module), and `build`, None without the host module, else: `compiler`, `flags`,
+    without the host module), and `build`, None if nothing was compiled, else: `compiler`, `flags`,
     `torch_version` and `torch_target_version` compiled against, `cuda_compiled`, `cuda_reason`
-    (why not; empty if compiled), `cuda_archs`, `nvcc_version`.
+    (why not; empty if compiled), `cuda_archs`, `nvcc_version`, `host_compiled`, `host_reason`.
     """
     now = status()
     return {
@@ -89,7 +91,7 @@ def build_info() -> dict[str, Any]:
         "torch_cuda": torch.version.cuda,
         "kernels": {**asdict(now), "path": str(now.path) if now.path else None},
         "simd": _host.simd_level() if _host else None,
-        "build": json.loads(_host.build_info()) if _host else None,
+        "build": json.loads(_BUILD_INFO.read_text()) if _BUILD_INFO.exists() else None,
     }
 
 

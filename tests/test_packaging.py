@@ -141,7 +141,7 @@ def test_every_hook_that_compiles_looks_for_torch_first(target_site: Path, hook:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
-    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    ignored = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
@@ -173,7 +173,7 @@ def test_wheel_holds_all_that_a_user_needs(clone: Path, tmp_path: Path) -> None:
     wheel = zipfile.ZipFile(next((clone / "dist").glob("hvae-*.whl")))
     names = set(wheel.namelist())
     wanted = {"hvae/_ops.so", f"hvae/_host{sysconfig.get_config_var('EXT_SUFFIX')}"}
-    wanted |= {"hvae/py.typed", "hvae/_host.pyi"}
+    wanted |= {"hvae/_build.json", "hvae/_host.pyi", "hvae/py.typed"}
     wanted |= {f"hvae/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
     # Every module, since a folder without __init__.py is left out in silence; and the data.
     shipped = [*(ROOT / "hvae").rglob("*.py"), *(ROOT / "hvae/data/embedded").rglob("*.*")]
