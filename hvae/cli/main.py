@@ -4,12 +4,12 @@ Exit codes: 0 done; 1 failed; 2 wrong use; 75 stopped by a signal after saving, 
 130 interrupted.
 """
 
-import importlib.metadata
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from hvae import __version__
 from hvae.cli.config import config
 from hvae.cli.data import data
 from hvae.cli.evaluate import evaluate
@@ -32,13 +32,9 @@ class _Group(TyperGroup):
 
 
 def _print_version(wanted: bool) -> None:
-    if not wanted:
-        return
-    try:
-        typer.echo(importlib.metadata.version("hvae"))
-    except importlib.metadata.PackageNotFoundError:
-        typer.echo("unknown: this source tree is not installed")
-    raise typer.Exit
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 def _options(

@@ -29,11 +29,10 @@ def train(
 ) -> None:
     """Train a model, or go on with a run that was stopped.
 
-    The same command again resumes where the last checkpoint was saved. A signal (Ctrl-C, SIGTERM,
-    SIGUSR1) saves and ends with exit code 75.
+    The same command again resumes at the last checkpoint. Ctrl-C and SIGTERM save one and end with
+    exit code 75.
     """
-    from hvae.training import fit
-    from hvae.training.config_file import load_config
+    from hvae.training import fit, load_config
 
     result = fit(load_config(config, overrides or ()))
     print_result({**asdict(result), "run": str(result.run)}, _text(result), as_json=json)

@@ -1,0 +1,49 @@
+"""Progress and warnings: lines on stderr that say no more than they should."""
+
+import io
+import sys
+import warnings
+
+import pytest
+
+from hvae.cli.output import plain_warnings, progress, table
+
+
+def test_progress_without_a_terminal_is_a_line_per_tenth(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress("images", 1000) as update:
+        for done in range(0, 1001, 10):
+            update(done)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [f"images: {done} of 1000" for done in range(100, 1001, 100)]
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress("images", 10) as update:
+        update(10)
+    assert "images: 10 of 10" not in terminal.getvalue()
+    assert "images" in terminal.getvalue()
+
+
+def test_warnings_are_shown_as_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    plain_warnings()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        plain_warnings()
+        warnings.warn("the references run", stacklevel=1)
+    assert capsys.readouterr().err == "hvae: warning: the references run\n"
+
+
+def test_a_table_is_aligned() -> None:
+    assert table({"a": 1, "long": "x"}) == "a     1\nlong  x"

@@ -1,0 +1,136 @@
+"""The verbs that use a trained run: sample, reconstruct, eval."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hvae import checkpoint
+from tests.cli.conftest import Cli
+
+
+def array(cli: Cli, run: Path, out: Path, *options: str) -> np.ndarray:
+    result = cli("sample", run, "-o", out, *options)
+    assert result.exit_code == 0, result.stderr
+    return np.load(out)
+
+
+def test_samples_in_two_halves_equal_the_whole(cli: Cli, run: Path, tmp_path: Path) -> None:
+    whole = array(cli, run, tmp_path / "whole.npy", "-n", "40", "--seed", "3")
+    first = array(cli, run, tmp_path / "a.npy", "-n", "20", "--seed", "3")
+    second = array(cli, run, tmp_path / "b.npy", "-n", "20", "--seed", "3", "--first-index", "20")
+    assert (whole.shape, whole.dtype) == ((40, 1, 28, 28), np.uint8)
+    assert np.array_equal(whole, np.concatenate([first, second]))
+
+
+def test_seed_temperature_and_output_change_samples(cli: Cli, run: Path, tmp_path: Path) -> None:
+    plain = array(cli, run, tmp_path / "plain.npy", "-n", "4")
+    for option in (["--seed", "1"], ["--temperature", "0.5"], ["--output", "mean"]):
+        assert not np.array_equal(plain, array(cli, run, tmp_path / "o.npy", "-n", "4", *option))
+
+
+def test_samples_become_a_sheet_and_a_record(cli: Cli, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new folder" / "samples.png"
+    result = cli("sample", run, "-n", "9", "-o", out, "--json")
+    record = json.loads(result.stdout)
+    assert record["out"] == str(out)
+    assert (record["num_images"], record["temperature"], record["seed"]) == (9, 1.0, 0)
+    assert len(record["checkpoint_sha256"]) == 64
+    with Image.open(out) as sheet:
+        assert min(sheet.size) >= 3 * 28
+
+
+def test_reconstructions_stand_beside_their_originals(cli: Cli, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pairs.png"
+    result = cli("reconstruct", run, "-n", "8", "-o", out, "--mode", "mean", "--groups", "1")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{out}: 8 images of few-clothes test and reconstructions\n"
+    with Image.open(out) as sheet:
+        width, height = sheet.size
+    assert width == height
+
+
+def test_other_data_is_brought_to_the_size_of_the_model(
+    cli: Cli, run: Path, tmp_path: Path
+) -> None:
+    result = cli(
+        "reconstruct", run, "-n", "2", "-o", tmp_path / "e.png", "--data", "emoji-32", "--json"
+    )
+    assert json.loads(result.stdout)["dataset"] == "emoji-32"
+
+
+def test_a_score_is_a_record_of_everything_it_depends_on(cli: Cli, run: Path) -> None:
+    result = cli("eval", run, "--images", "50", "--importance", "4", "--batch", "16", "--json")
+    record = json.loads(result.stdout)
+    assert record["importance_bits_per_dim"] < record["elbo_bits_per_dim"]
+    assert record["estimators"] == ["ELBO", "IWAE-4"]
+    assert (record["dataset"], record["split"]) == ("few-clothes", "test")
+    assert (record["num_images"], record["importance"], record["seed"]) == (50, 4, 0)
+    assert len(record["kl_per_group"]) == 2
+    assert math.isclose(sum(record["kl_per_group"]), record["kl"])
+    assert len(record["sha256"]) == len(record["checkpoint_sha256"]) == 64
+    assert "beta 1" in record["protocol"]
+
+
+def test_the_score_of_training_is_the_score_of_eval(
+    cli: Cli, run: Path, trained: tuple[Path, object]
+) -> None:
+    state = checkpoint.read_state(checkpoint.find_checkpoint(run))
+    record = json.loads(cli("eval", run, "--json").stdout)
+    assert record["elbo_bits_per_dim"] == pytest.approx(state["result"]["bits_per_dim"], rel=1e-6)
+
+
+def test_the_score_for_people_has_a_line_per_group(cli: Cli, run: Path) -> None:
+    result = cli("eval", run, "--images", "20", "--split", "train")
+    assert result.stdout.startswith("ELBO ")
+    assert "few-clothes train, 20 images" in result.stdout
+    assert [line.split()[:2] for line in result.stdout.splitlines()[-2:]] == [
+        ["1", "2x7x7"],
+        ["2", "2x14x14"],
+    ]
+    assert "images scored: 20 of 20" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "verb", [["sample", "-o", "x.png"], ["reconstruct", "-o", "x.png"], ["eval"]]
+)
+def test_a_missing_run_is_named(cli: Cli, tmp_path: Path, verb: list[str]) -> None:
+    result = cli(*verb, tmp_path / "nothing")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"hvae: {tmp_path / 'nothing'}: no such folder; wanted a run")
+    assert result.stderr.count("\n") == 1
+
+
+def test_weights_alone_have_no_data_of_their_own(cli: Cli, run: Path, tmp_path: Path) -> None:
+    folder = checkpoint.find_checkpoint(run)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes((folder / "ema.safetensors").read_bytes())
+    settings = checkpoint.read_state(folder)["config"]["model"]
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    refused = cli("eval", weights)
+    assert refused.exit_code == 2
+    assert "give --data" in refused.stderr
+    options = ("--data", "fashion-mini", "--images", "20", "--json")
+    record = json.loads(cli("eval", weights, *options).stdout)
+    of_run = json.loads(cli("eval", run, *options).stdout)
+    assert record["elbo_bits_per_dim"] == of_run["elbo_bits_per_dim"]
+    assert record["checkpoint_sha256"] == of_run["checkpoint_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "out"), [("sample", "x.jpg"), ("reconstruct", "x.npy"), ("sample", "x")]
+)
+def test_other_kinds_of_files_are_refused_before_any_work(cli: Cli, verb: str, out: str) -> None:
+    result = cli(verb, "missing run", "-o", out)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("hvae: --out: wanted a .png")
+
+
+def test_a_file_that_cannot_be_written_is_named(cli: Cli, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = cli("sample", run, "-n", "1", "-o", tmp_path / "file" / "x.png")
+    assert result.exit_code == 2
+    assert "cannot write" in result.stderr
