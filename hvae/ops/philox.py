@@ -86,7 +86,9 @@ def philox_words(rng: Tensor, stream: int, num_blocks: int, batch: int) -> Words
     """
     check_noise(rng, stream)
     seed, first_sample = rng[0], rng[1]
-    block = torch.arange(num_blocks, device=rng.device).unsqueeze(0)
+    # The mask changes no value, but ends an index expression: inductor (torch 2.13) would fold the
+    # product with a multiplier into an arange and overflow its step, a 32-bit literal.
+    block = torch.arange(num_blocks, device=rng.device).unsqueeze(0) & _MASK32
     sample = first_sample + torch.arange(batch, device=rng.device).unsqueeze(1)
     counter = (block, torch.full_like(block, stream), *_split(sample))
     return philox4x32(counter, _split(seed))

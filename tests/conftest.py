@@ -1,0 +1,28 @@
+"""What every test runs under: NaN-poisoned memory, fixed seeds; GPU tests skip without a GPU."""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from hvae.testing import poisoned_memory
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="torch finds no CUDA device")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _reproducible() -> Iterator[None]:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - whatever a library draws from the global generator
+    torch.manual_seed(0)
+    with poisoned_memory():
+        yield
