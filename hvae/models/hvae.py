@@ -60,6 +60,9 @@ class HVAE(nn.Module):
         self.likelihood = make_likelihood(config.likelihood, config.channels)
         self.encoder = Encoder(config, layout, config.channels)
         self.decoder = Decoder(config, layout, self.likelihood.num_parameters)
+        if len(config.size) == 2:
+            # Convolutions are up to three times faster so; the ops follow their layout.
+            self.to(memory_format=torch.channels_last)
 
     @property
     def num_dims(self) -> int:

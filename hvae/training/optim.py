@@ -47,4 +47,7 @@ def load_optimizer_tensors(
     parameters = dict(model.named_parameters())
     for full_name, tensor in tensors.items():
         name, key = full_name.rsplit(".", 1)
-        optimizer.state[parameters[name]][key] = tensor.clone()
+        parameter = parameters[name]
+        # Moments lie in memory as their parameter does: kernels round differently per layout.
+        own = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor)
+        optimizer.state[parameter][key] = own.copy_(tensor).detach()
