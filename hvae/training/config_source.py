@@ -5,6 +5,7 @@ PyYAML does neither. It forgets positions, so each source is composed a second t
 that know their lines.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ class Source:
     name: str
     """The file, or the text of the override."""
 
-    values: DictConfig
+    values: dict[Any, Any]
+    """With `${...}` not yet resolved."""
+
     root: yaml.Node | None
     has_lines: bool
 
@@ -41,14 +44,19 @@ class Source:
     def where(self, keys: Keys) -> str:
         """Returns `file:line` of the deepest of the keys that the file names, or the override."""
         found = self._nodes(keys)
-        if not self.has_lines or not found:
-            return self.name
-        return f"{self.name}:{found[-1][0].start_mark.line + 1}"
+        return self.at(found[-1][0]) if found else self.name
 
     def quoted(self, keys: Keys) -> str:
         """Returns a scalar as it would have to be written to be read as text."""
-        scalar = f'"{self._nodes(keys)[-1][1].value}"'
+        found = self._nodes(keys)
+        value = found[-1][1] if len(found) == len(keys) else None
+        # A value that came through a YAML merge key (`<<`) is written elsewhere.
+        scalar = f'"{value.value}"' if isinstance(value, yaml.ScalarNode) else '"..."'
         return scalar if self.has_lines else f"'{self.name.partition('=')[0]}={scalar}'"
+
+    def at(self, node: yaml.Node) -> str:
+        """Returns `file:line` of a node, or the override."""
+        return f"{self.name}:{node.start_mark.line + 1}" if self.has_lines else self.name
 
     def _nodes(self, keys: Keys) -> list[tuple[yaml.Node, yaml.Node]]:
         """(the node that names a key, its value) for each leading key that is there."""
@@ -82,7 +90,7 @@ def read_file(path: Path) -> Source:
     # OmegaConf reads the lone word `x` as `{x: null}`.
     if not isinstance(values, DictConfig) or isinstance(root, yaml.ScalarNode):
         raise UserError(f"{path}: wanted a mapping of keys to values, such as `seed: 0`")
-    source = Source(str(path), values, root, has_lines=True)
+    source = Source(str(path), _plain(values), root, has_lines=True)
     _refuse_ambiguous_numbers(source)
     return source
 
@@ -98,16 +106,15 @@ def read_override(text: str) -> Source:
     if not equals or not all(names):
         raise UserError(f'"{text}": wanted key=value, such as train.lr=2e-4')
     try:
-        tree: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
-        node = yaml.compose(value, Loader=yaml.SafeLoader)
+        tree: Any = _plain(OmegaConf.from_dotlist([f"value={value}"]))["value"]
+        node = yaml.compose(value, Loader=yaml.SafeLoader) or yaml.ScalarNode("", "")
     except (yaml.YAMLError, OmegaConfBaseException):
         raise UserError(f"{text}: the value is not YAML; quote it: '{key}=\"...\"'") from None
-    tree = tree["value"]
     for name in reversed(names):
         # Keys of mappings such as model.widths are numbers.
         tree = {int(name) if name.isdecimal() else name: tree}
-        node = yaml.MappingNode("", [(yaml.ScalarNode("", name), node or yaml.ScalarNode("", ""))])
-    source = Source(text, OmegaConf.create(tree), node, has_lines=False)
+        node = yaml.MappingNode("", [(yaml.ScalarNode("", name), node)])
+    source = Source(text, tree, node, has_lines=False)
     _refuse_ambiguous_numbers(source)
     return source
 
@@ -118,13 +125,26 @@ def merge(sources: list[Source]) -> dict[str, Any]:
     Raises:
         UserError: a reference leads nowhere, or a value is still `???`.
     """
+    # Not by OmegaConf.merge, which cannot put a list in the place of a mapping: validation then
+    # says what was wanted there.
+    merged = functools.reduce(_merged, (source.values for source in sources))
     try:
-        merged = OmegaConf.merge(*(source.values for source in sources))
-        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        values = _plain(OmegaConf.create(merged), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(_yaml_problem(sources[0].name, error)) from None
-    assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def _merged(base: Any, other: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(other, dict)):
+        return other
+    return {**base, **{key: _merged(base.get(key), value) for key, value in other.items()}}
+
+
+def _plain(config: Any, *, resolve: bool = False) -> dict[Any, Any]:
+    values = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)
+    assert isinstance(values, dict)
+    return values
 
 
 def _entry(node: yaml.Node | None, key: str | int) -> tuple[yaml.Node, yaml.Node] | None:
@@ -150,10 +170,9 @@ def _refuse_ambiguous_numbers(source: Source) -> None:
         octal = node.tag == _INT and not _DECIMAL.fullmatch(node.value)
         sexagesimal = node.tag == _FLOAT and ":" in node.value
         if node.style is None and (octal or sexagesimal):
-            where = f"{source.name}:{node.start_mark.line + 1}" if source.has_lines else source.name
             number = yaml.safe_load(node.value)
             raise UserError(
-                f"{where}: {node.value} is read as {number}; write {number} or quote it"
+                f"{source.at(node)}: {node.value} is read as {number}; write {number} or quote it"
             )
 
 

@@ -1,10 +1,13 @@
 """Configuration files: every mistake is one line that says where it is and what to do."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hvae.errors import UserError
 from hvae.training import config_file
@@ -34,7 +37,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.chdir(tmp_path)
 
     def write_file(text: str) -> str:
-        Path("my_run.yaml").write_text(text)
+        Path("my_run.yaml").write_text(text, encoding="utf-8")
         return "my_run.yaml"
 
     return write_file
@@ -172,6 +175,44 @@ def test_a_quoted_number_is_text_not_a_number(write: Write) -> None:
     assert message(write(VALID.replace("seed: 3", 'seed: "3"'))).endswith(
         '"seed": wanted a whole number, got "3"'
     )
+
+
+def test_a_value_behind_a_merge_key_is_found_as_far_as_it_can_be(write: Write) -> None:
+    text = VALID.replace("  source: fashion-mini\n", "  <<: {source: 12}\n")
+    wanted = 'my_run.yaml:3: "data.source": wanted text, got 12; quote it: "..."'
+    assert message(write(text)) == wanted
+
+
+KEYS = st.sampled_from(
+    ["name", "seed", "data", "data.size", "data.source", "model", "model.widths", "train.betas",
+     "train.objective", "eval.images", "nope", "model.widths.7", "train.lr.deep", "0", "data.0"]
+)  # fmt: skip
+VALUES = st.one_of(
+    st.sampled_from(["", "on", "1", "-1", "1e5", ".nan", "[1, x]", "{a: 1}", "{1: {2: 3}}",
+                     "${seed}", "${", "???", "&a [*a]", "!!set {a}", "2001-01-01", "'",
+                     "<<", "? a", "- - 1"]),
+    st.text(max_size=12),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@given(overrides=st.lists(st.builds("{}={}".format, KEYS, VALUES), min_size=1, max_size=3))
+def test_whatever_is_overridden_is_accepted_or_refused_in_words(
+    write: Write, overrides: list[str]
+) -> None:
+    with suppress(UserError):
+        load_config(write(VALID), overrides)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@given(key=KEYS, value=VALUES, line=st.integers(0, VALID.count("\n")))
+def test_whatever_is_written_is_accepted_or_refused_in_words(
+    write: Write, key: str, value: str, line: int
+) -> None:
+    lines = VALID.splitlines()
+    lines.insert(line, f"{key}: {value}")
+    with suppress(UserError):
+        load_config(write("\n".join(lines)))
 
 
 def test_tags_cannot_construct_objects(write: Write) -> None:
