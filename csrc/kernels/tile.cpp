@@ -1,6 +1,7 @@
 #include "kernels/tile.h"
 
 #include "kernels/dispatch.h"
+#include "kernels/philox_words.h"
 #include "kernels/simd.h"
 #include "math/philox.h"
 
@@ -25,12 +26,12 @@ HVAE_CLONES void copy_rows(const From* source, int64_t source_stride, To* target
 }
 
 template <typename A>
-HVAE_CLONES void draw_blocks(const uint32_t* __restrict blocks, int count, uint32_t stream,
-                             int64_t sample, int64_t seed, A* __restrict lanes) {
-  const Key key = noise_key(seed);
+HVAE_CLONES void normals_of(int count, const uint32_t* __restrict x, const uint32_t* __restrict y,
+                            const uint32_t* __restrict z, const uint32_t* __restrict w,
+                            A* __restrict lanes) {
 #pragma omp simd
   for (int i = 0; i < count; ++i) {
-    const Normals<A> n = normal4<A>(philox4x32(noise_counter(blocks[i], stream, sample), key));
+    const Normals<A> n = normal4<A>({x[i], y[i], z[i], w[i]});
     lanes[4 * i] = n.x;
     lanes[4 * i + 1] = n.y;
     lanes[4 * i + 2] = n.z;
@@ -55,7 +56,7 @@ int64_t offset_of(const View<Pointer>& view, const Extent& extent, const Tile& t
 
 // The blocks that hold the noise of a tile, each once, and where in them each channel's run begins.
 struct TileBlocks {
-  uint32_t blocks[kMostTileBlocks];
+  uint32_t blocks[kMostTileBlocks] = {};
   int count = 0;
   int run_start[kMostTileChannels];
 
@@ -65,6 +66,14 @@ struct TileBlocks {
     const bool shared = count > 0 && blocks[count - 1] == first;
     run_start[channel] = 4 * (shared ? count - 1 : count) + static_cast<int>(element % 4);
     for (uint32_t block = first + shared; block <= last; ++block) blocks[count++] = block;
+  }
+
+  // The normals of all blocks, four lanes each.
+  template <typename A>
+  void draw(const NoiseSource& source, A* lanes) const {
+    PlanarWords<kMostTileBlocks> words;
+    draw_words(source, blocks, count, words.x, words.y, words.z, words.w);
+    normals_of(count, words.x, words.y, words.z, words.w, lanes);
   }
 };
 
@@ -129,19 +138,19 @@ template <typename A>
 const A* noise_tile(const Noise& noise, const Extent& extent, const Tile& tile, A* scratch) {
   if (noise.eps.data != nullptr) return load_tile(noise.eps, extent, tile, 0, scratch);
 
-  const int64_t seed = noise.rng[0], sample = noise.rng[1] + tile.sample;
+  const NoiseSource source{noise.rng[0], noise.rng[1] + tile.sample, noise.stream};
   const int64_t element = tile.channel * extent.pixels + tile.pixel;
   TileBlocks runs;
   if (tile.is_run) {
     runs.add_run(0, element, tile.row_length);
-    draw_blocks(runs.blocks, runs.count, noise.stream, sample, seed, scratch);
+    runs.draw(source, scratch);
     return scratch + runs.run_start[0];
   }
   alignas(64) A lanes[4 * kMostTileBlocks];
   for (int channel = 0; channel < tile.row_length; ++channel) {
     runs.add_run(channel, element + channel * extent.pixels, tile.rows);
   }
-  draw_blocks(runs.blocks, runs.count, noise.stream, sample, seed, lanes);
+  runs.draw(source, lanes);
   for (int channel = 0; channel < tile.row_length; ++channel) {
     const A* run = lanes + runs.run_start[channel];
     for (int row = 0; row < tile.rows; ++row) scratch[row * tile.row_length + channel] = run[row];

@@ -1,4 +1,6 @@
 // exp, log and friends for the kernels: branch-free in float, so that loops over them vectorise.
+// Polynomials are split into halves that do not wait for each other (Estrin's scheme): with
+// Horner's, the loops spend their time on the latency of chained multiply-adds.
 //
 // float: polynomials, within 2 ulp of the true value (tests/cpp/test_math.cpp); exp and log of
 // CUDA's library on its devices, where they are as fast. double: libm. NaN gives NaN everywhere,
@@ -40,12 +42,10 @@ constexpr float kRoundingShift = 12582912.0f;  // 1.5 * 2^23
 
 // e^r on |r| <= ln(2)/2, relative error 3e-9 before rounding.
 HVAE_HD float exp_reduced(float r) {
-  float p = 1.381461276e-3f;
-  p = p * r + 8.368710056e-3f;
-  p = p * r + 4.166838899e-2f;
-  p = p * r + 1.666652113e-1f;
-  p = p * r + 4.999999404e-1f;
-  return p * (r * r) + r + 1.0f;
+  const float r2 = r * r;
+  const float high = 4.166838899e-2f + 8.368710056e-3f * r + 1.381461276e-3f * r2;
+  const float p = 4.999999404e-1f + 1.666652113e-1f * r + high * r2;
+  return p * r2 + r + 1.0f;
 }
 
 // m * 2^n for |n| <= 252. In two factors, since 2^n itself leaves the range of floats before the
@@ -99,17 +99,13 @@ HVAE_HD float log_normal_range(float x) {
       static_cast<int32_t>(bits - 0x3F3504F3u) >> 23;  // mantissa from sqrt(1/2)
   const float n = static_cast<float>(exponent);
   const float f = float_of_bits(bits - (static_cast<uint32_t>(exponent) << 23)) - 1.0f;
-  float p = 6.746640801e-2f;
-  p = p * f - 1.167565212e-1f;
-  p = p * f + 1.188816205e-1f;
-  p = p * f - 1.240558922e-1f;
-  p = p * f + 1.421955228e-1f;
-  p = p * f - 1.666799635e-1f;
-  p = p * f + 2.000211924e-1f;
-  p = p * f - 2.500000894e-1f;
-  p = p * f + 3.333331347e-1f;
-  const float square = f * f;
-  const float tail = p * f * square - n * 2.12194440e-4f - 0.5f * square;
+  const float f2 = f * f, f4 = f2 * f2;
+  const float p0 =
+      3.333331347e-1f - 2.500000894e-1f * f + (2.000211924e-1f - 1.666799635e-1f * f) * f2;
+  const float p4 =
+      1.421955228e-1f - 1.240558922e-1f * f + (1.188816205e-1f - 1.167565212e-1f * f) * f2;
+  const float p = p0 + (p4 + 6.746640801e-2f * f4) * f4;
+  const float tail = p * f * f2 - n * 2.12194440e-4f - 0.5f * f2;
   return f + tail + n * 0.693359375f;
 }
 
@@ -129,17 +125,13 @@ HVAE_HD float log(float x) {
 
 // log2(1 + t) for 0 <= t <= 1, to relative accuracy: t itself may be tiny.
 HVAE_HD float log2_1p(float t) {
-  float p = -4.680137616e-3f;
-  p = p * t + 2.863959968e-2f;
-  p = p * t - 8.217522502e-2f;
-  p = p * t + 1.529783905e-1f;
-  p = p * t - 2.208130211e-1f;
-  p = p * t + 2.838637829e-1f;
-  p = p * t - 3.600120544e-1f;
-  p = p * t + 4.808497131e-1f;
-  p = p * t - 7.213461399e-1f;
-  p = p * t + 1.442695022f;
-  return p * t;
+  const float t2 = t * t, t4 = t2 * t2;
+  const float p0 =
+      1.442695022f - 7.213461399e-1f * t + (4.808497131e-1f - 3.600120544e-1f * t) * t2;
+  const float p4 =
+      2.838637829e-1f - 2.208130211e-1f * t + (1.529783905e-1f - 8.217522502e-2f * t) * t2;
+  const float p8 = 2.863959968e-2f - 4.680137616e-3f * t;
+  return (p0 + (p4 + p8 * t4) * t4) * t;
 }
 
 HVAE_HD float sqrt(float x) {

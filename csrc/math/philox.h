@@ -51,22 +51,26 @@ HVAE_HD uint32_t multiply_high(uint32_t a, uint32_t b) {
 #endif
 }
 
+constexpr int kPhiloxRounds = 10;
+constexpr uint32_t kPhiloxMultipliers[2] = {0xD2511F53u, 0xCD9E8D57u};
+
+HVAE_HD Key next_key(Key key) { return {key.x + 0x9E3779B9u, key.y + 0xBB67AE85u}; }
+
 // The four output words of Philox4x32-10.
-HVAE_HD Words philox4x32(Counter counter, Key key) {
-  constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
-  constexpr uint32_t kKeyStep0 = 0x9E3779B9u, kKeyStep1 = 0xBB67AE85u;
+HVAE_HD Words philox4x32(Counter c, Key key) {
+  constexpr uint32_t kFirst = kPhiloxMultipliers[0], kSecond = kPhiloxMultipliers[1];
 #if defined(__CUDACC__)
 #pragma unroll
 #else
 #pragma GCC unroll 10
 #endif
-  for (int round = 0; round < 10; ++round) {
-    const uint32_t high0 = multiply_high(kMultiplier0, counter.x), low0 = kMultiplier0 * counter.x;
-    const uint32_t high1 = multiply_high(kMultiplier1, counter.z), low1 = kMultiplier1 * counter.z;
-    counter = {high1 ^ counter.y ^ key.x, low1, high0 ^ counter.w ^ key.y, low0};
-    key = {key.x + kKeyStep0, key.y + kKeyStep1};
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    const uint32_t high0 = multiply_high(kFirst, c.x), low0 = kFirst * c.x;
+    const uint32_t high1 = multiply_high(kSecond, c.z), low1 = kSecond * c.z;
+    c = {high1 ^ c.y ^ key.x, low1, high0 ^ c.w ^ key.y, low0};
+    key = next_key(key);
   }
-  return {counter.x, counter.y, counter.z, counter.w};
+  return {c.x, c.y, c.z, c.w};
 }
 
 // A uniform in (0, 1); it and 1 minus it are exact in float, so both logarithms are finite. With
