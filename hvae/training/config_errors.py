@@ -20,6 +20,7 @@ _WANTED = {
     "dict_type": "a mapping",
     "model_type": "a section of keys",
     "literal_error": "{expected}",
+    "finite_number": "a finite number",
     "greater_than": "a number above {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "a number below {lt}",
