@@ -174,7 +174,8 @@ class HVAE(nn.Module):
             raise UserError(f'mode: wanted "sample" or "mean", got {mode!r}')
         eps = None
         if mode == "mean":
-            eps = [torch.zeros(len(x), *shape, device=self.device) for shape in self.latent_shapes]
+            like = self.decoder.gain
+            eps = [like.new_zeros(len(x), *shape) for shape in self.latent_shapes]
         rng = make_rng(derive_seed(seed, "encode"), 0, self.device)
         return tuple(self._posterior(x, rng=rng, eps=eps, cond=cond).latents)
 
