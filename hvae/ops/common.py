@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LIBRARY = torch.library.Library("hvae", "FRAGMENT")  # type: ignore[no-untyped-call]
+LIBRARY = torch.library.Library("hvae", "FRAGMENT")
 
 
 class _Switch(threading.local):
@@ -49,8 +49,8 @@ def define_op(schema: str, implementation: Callable[..., Any]) -> None:
     meta and fake tensors included, so that shapes and layouts of the two cannot drift apart.
     """
     name = schema.partition("(")[0]
-    LIBRARY.define(schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
-    LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    LIBRARY.define(schema, tags=torch.Tag.pt2_compliant_tag)
+    LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
 
 
 def differentiate(

@@ -97,7 +97,8 @@ def gaussian_latent_case(
         inputs["eps"] = _normal((batch, z_channels, *space), generator=generator)
 
     def call(inputs: Inputs) -> tuple[Tensor, ...]:
-        z, kl, y = ops.gaussian_latent(**inputs, stream=3, **options)
+        arguments: dict[str, Any] = {**inputs, **options}
+        z, kl, y = ops.gaussian_latent(**arguments, stream=3)
         return (z, kl) if y is None else (z, kl, y)
 
     label = _label(batch, z_channels, space, width, residual, given_noise, options)
@@ -124,7 +125,8 @@ def gaussian_sample_case(
         inputs["eps"] = _normal((batch, z_channels, *space), generator=generator)
 
     def call(inputs: Inputs) -> tuple[Tensor, ...]:
-        return (ops.gaussian_sample(**inputs, z_channels=z_channels, stream=3, **options),)
+        arguments: dict[str, Any] = {**inputs, **options}
+        return (ops.gaussian_sample(**arguments, z_channels=z_channels, stream=3),)
 
     label = _label(batch, z_channels, space, width, False, given_noise, options)
     return OpCase(label, call, inputs, ("p",))

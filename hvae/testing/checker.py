@@ -6,7 +6,6 @@ rounding. Tolerances are fixed here for each dtype, and by nothing else.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,10 +105,10 @@ def check_registration(
 ) -> None:
     """Run the four tests of `torch.library.opcheck` on each op that the case calls."""
     for layout in layouts:
-        with _recorded_calls() as calls:
+        with _Recorder() as recorder:
             case.prepared(torch.float32, layout).run()
-        assert calls, f"{case.label} calls no op of hvae"
-        for op, args in calls:
+        assert recorder.calls, f"{case.label} calls no op of hvae"
+        for op, args in recorder.calls:
             torch.library.opcheck(op, args)
 
 
@@ -172,22 +171,18 @@ def _assert_near(label: str, got: Tensor, wanted: Tensor, tolerance: Tolerance) 
         )
 
 
-@contextmanager
-def _recorded_calls() -> Iterator[list[tuple[Any, tuple[Any, ...]]]]:
-    """Collects (op, arguments) of the hvae ops that run inside; a backward's need no gradient."""
-    calls: list[tuple[Any, tuple[Any, ...]]] = []
+class _Recorder(TorchDispatchMode):
+    """Collects the hvae ops that run inside, with copies of their arguments."""
 
-    class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if func.namespace == "hvae":
-                differentiable = not func._opname.endswith("_bwd")
-                calls.append((func, tuple(_copy(arg, differentiable) for arg in args)))
-            return func(*args, **(kwargs or {}))
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[Any, tuple[Any, ...]]] = []
 
-    with Recorder():
-        yield calls
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "hvae":
+            differentiable = not func._opname.endswith("_bwd")
+            self.calls.append((func, tuple(_copy(arg, differentiable) for arg in args)))
+        return func(*args, **(kwargs or {}))
 
 
 def _copy(argument: Any, differentiable: bool) -> Any:

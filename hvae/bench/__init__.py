@@ -1,0 +1,1 @@
+"""Benchmarks of the kernels. No ratio is reported before the op has passed its checks."""

@@ -1,0 +1,102 @@
+"""How benchmarks measure: interleaved thread CPU time, and peaks of the allocator.
+
+Variants take turns within each round and ratios are taken per round, so that a load which comes and
+goes on a shared machine meets all of them. Thread CPU time leaves out what other processes take.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """The 20th, 50th and 80th percentile of a figure over the rounds."""
+
+    p20: float
+    p50: float
+    p80: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Quantiles":
+        """The percentiles of `values`, which are at least one."""
+        levels = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+        p20, p50, p80 = torch.tensor(values, dtype=torch.float64).quantile(levels).tolist()
+        return cls(p20, p50, p80)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on the calling thread alone, the one whose CPU time is measured."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def interleaved_ms(
+    variants: Mapping[str, Call], rounds: int, sample_ms: float = 40.0
+) -> dict[str, list[float]]:
+    """Thread CPU milliseconds of one call of each variant, one figure per round.
+
+    Args:
+        variants: called in turn in every round.
+        rounds: figures per variant.
+        sample_ms: a figure averages as many calls as take about this long.
+    """
+    repeats = {}
+    for name, call in variants.items():
+        for _ in range(2):  # caches, compilers, the allocator
+            call()
+        repeats[name] = max(1, round(sample_ms / max(_cpu_ms(call, 1), 1e-3)))
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, call in variants.items():
+            times[name].append(_cpu_ms(call, repeats[name]))
+    return times
+
+
+def extra_peak_bytes(call: Call) -> int:
+    """The most memory that `call` holds at once beyond what was held before, in bytes.
+
+    Torch's profiler reports every allocation and release of the CPU allocator, those of compiled
+    graphs and of the ops' results among them, in order; this is the largest of their running sums.
+    Memory that a library takes past the allocator is not seen; the CPU kernels take none.
+    """
+    call()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = call()
+        del result
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted(
+        (event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"
+    )
+    held = peak = 0
+    for _, change in changes:
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def copy_bytes_per_second(size: int, rounds: int = 5) -> float:
+    """Bytes read and written per second by a plain copy of `size` bytes, the median of rounds."""
+    source = torch.ones(size, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    times = interleaved_ms({"copy": lambda: target.copy_(source)}, rounds)["copy"]
+    return 2 * size / (Quantiles.of(times).p50 / 1000)
+
+
+def _cpu_ms(call: Call, repeats: int) -> float:
+    start = time.thread_time()
+    for _ in range(repeats):
+        call()
+    return (time.thread_time() - start) / repeats * 1000
