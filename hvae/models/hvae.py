@@ -62,7 +62,7 @@ class HVAE(nn.Module):
         self.decoder = Decoder(config, layout, self.likelihood.num_parameters)
         if len(config.size) == 2:
             # Convolutions are up to three times faster so; the ops follow their layout.
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def num_dims(self) -> int:

@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,17 @@ import torch
 from torch import Tensor
 
 from hvae import __version__, checkpoint
-from hvae.data import ImageSource, Loader, open_source, save_grid
-from hvae.inference import reconstruct
-from hvae.metrics.likelihood import LikelihoodResult, evaluate_likelihood
+from hvae.data import ImageSource, Loader, open_source
+from hvae.metrics.likelihood import evaluate_likelihood
 from hvae.models import HVAE
 from hvae.ops.philox import derive_seed
 from hvae.training.config import Config
 from hvae.training.metrics_log import Meter, MetricsLog
 from hvae.training.progress import TrainingProgress
 from hvae.training.run_folder import RunFolder, as_json
+from hvae.training.sheets import write_sheets
 from hvae.training.signals import StopRequest, stop_on_signal
 from hvae.training.step import Stepper, StepReport
-
-_SHEET = 64  # samples on a sheet, and half as many pairs of original and reconstruction
 
 
 @dataclass(frozen=True)
@@ -200,9 +199,9 @@ class _Run:
         )
 
     def _evaluate(self, *, images: int | None, importance: int = 1) -> str:
+        """Scores the averaged weights, logs the score, and returns it in words."""
         began = time.monotonic()
-        model = self.stepper.model.eval()
-        with self.stepper.ema.applied_to(model):
+        with self._averaged_model() as model:
             score = evaluate_likelihood(
                 model,
                 self.test,
@@ -211,31 +210,35 @@ class _Run:
                 images=images,
                 batch=self.config.eval.batch,
             )
-        model.train()
-        self._log_score(score, time.monotonic() - began)
-        bits, images = score.elbo_bits_per_dim, self.stepper.images
-        return f"{self.test.split} {bits:.4f} bits/dim at {images:,} images"
-
-    def _log_score(self, score: LikelihoodResult, seconds: float) -> None:
-        where = {"step": self.stepper.steps, "images": self.stepper.images}
-        self.log.append({"kind": "eval", **where, **_plain(asdict(score)), "seconds": seconds})
+        self.log.append(
+            {
+                "kind": "eval",
+                "step": self.stepper.steps,
+                "images": self.stepper.images,
+                **asdict(score),
+                "seconds": time.monotonic() - began,
+            }
+        )
         self.result = {
             "bits_per_dim": score.elbo_bits_per_dim,
             "importance_bits_per_dim": score.importance_bits_per_dim,
             "num_images": score.num_images,
         }
+        bits, seen = score.elbo_bits_per_dim, self.stepper.images
+        return f"{self.test.split} {bits:.4f} bits/dim at {seen:,} images"
 
-    @torch.no_grad()
     def _write_sheets(self, stem: str) -> None:
-        model = self.stepper.model.eval()
-        originals = torch.stack([self.test[i] for i in range(min(_SHEET // 2, len(self.test)))])
+        with self._averaged_model() as model:
+            write_sheets(model, self.test, self.folder.samples, stem, seed=self.config.seed)
+
+    @contextmanager
+    def _averaged_model(self) -> Iterator[HVAE]:
+        """Lends the model in evaluation mode, with averaged weights."""
+        model = self.stepper.model
         with self.stepper.ema.applied_to(model):
-            samples = model.sample(_SHEET, seed=self.config.seed)
-            rebuilt = reconstruct(model, originals, seed=self.config.seed)
-        model.train()
-        pairs = torch.stack((originals, rebuilt.cpu()), 1).flatten(0, 1)
-        save_grid(samples.cpu(), self.folder.samples / f"samples-{stem}.png", columns=8)
-        save_grid(pairs, self.folder.samples / f"reconstructions-{stem}.png", columns=8)
+            model.eval()
+            yield model
+            model.train()
 
     def _finish(self) -> None:
         """The checkpoint comes last: once it is there, all that belongs to the run is."""
@@ -283,10 +286,6 @@ class _Run:
             num_images=result.get("num_images", 0),
             stopped=stopped,
         )
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def _peak_memory_mib(device: torch.device) -> float:

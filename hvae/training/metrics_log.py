@@ -81,6 +81,6 @@ def _finite(value: Any) -> Any:
     """JSON knows no NaN or infinity: they become null."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
