@@ -1,5 +1,6 @@
-"""What every test runs under: NaN-poisoned memory, fixed seeds; GPU tests skip without a GPU."""
+"""What every test runs under: one thread, NaN-poisoned memory, fixed seeds; no GPU, no GPU tests."""
 
+import os
 import random
 from collections.abc import Iterator
 
@@ -8,6 +9,11 @@ import pytest
 import torch
 
 from hvae.testing import poisoned_memory
+
+# The tensors are tiny, and threads that wait for a busy core make them ten times slower. Commands
+# that tests start inherit it.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
