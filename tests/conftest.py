@@ -1,4 +1,4 @@
-"""What every test runs under: one thread, NaN-poisoned memory, fixed seeds; no GPU, no GPU tests."""
+"""What every test runs under: one thread, NaN-poisoned memory, fixed seeds, GPUs optional."""
 
 import os
 import random
