@@ -1,6 +1,8 @@
 """The posterior draw with its KL: against the reference and the mathematics, and its errors."""
 
+import itertools
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -129,6 +131,23 @@ def test_results_keep_dtypes_and_layouts(layout):
     assert [g.dtype for g in gradients] == [torch.bfloat16, torch.bfloat16, torch.float32]
     kept = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     assert all(t.is_contiguous(memory_format=kept) for t in (z, kl, y, *gradients))
+
+
+@pytest.mark.parametrize("layouts", [("contiguous", "channels_last"), ("channels_last", "strided")])
+@pytest.mark.parametrize("dtypes", [*itertools.permutations(TOLERANCES, 2)], ids=str)
+def test_the_residual_has_a_dtype_and_layout_of_its_own(dtypes, layouts):
+    (dtype, x_dtype), (layout, x_layout) = dtypes, layouts
+    q, p = (LAYOUTS[layout](t.to(dtype)).requires_grad_() for t in buffers(width=4))
+    x = LAYOUTS[x_layout](torch.randn(2, 4, 4, 5).to(x_dtype)).requires_grad_()
+    cotangent = torch.randn(2, 4, 4, 5).to(x_dtype)
+    results = []
+    for mode in (nullcontext, ops.reference):
+        with mode():
+            y = latent(q, p, x=x).y
+        results.append((y, *torch.autograd.grad(y, (p, x), cotangent)))
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+    assert results[0][0].stride() == results[1][0].stride()
 
 
 def test_meta_tensors_have_the_shapes_of_results():
