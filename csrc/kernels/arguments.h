@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "math/macros.h"
+
 namespace hvae {
 
 enum class DType : int32_t { kFloat32, kFloat64, kBFloat16, kFloat16 };
@@ -42,8 +44,8 @@ struct Noise {
 
 // Where element (sample, channel, pixel) of a tensor lies; N is that of the tensor's extent.
 template <typename Pointer>
-constexpr int64_t offset_in(const View<Pointer>& view, const Extent& extent, int64_t sample,
-                            int64_t channel, int64_t pixel) {
+HVAE_HD int64_t offset_in(const View<Pointer>& view, const Extent& extent, int64_t sample,
+                          int64_t channel, int64_t pixel) {
   const int64_t within = extent.layout == Layout::kChannelsFirst
                              ? channel * extent.pixels + pixel
                              : pixel * view.pixel_stride + channel;

@@ -9,39 +9,39 @@
 
 namespace hvae {
 
-// Calls use(value) with a value of the type that `dtype` stores.
+// Calls use(value), and returns its result, with a value of the type that `dtype` stores.
 template <typename Use>
-void with_storage(DType dtype, Use use) {
+auto with_storage(DType dtype, Use use) {
   switch (dtype) {
-    case DType::kFloat32:
-      return use(float{});
     case DType::kFloat64:
       return use(double{});
     case DType::kBFloat16:
       return use(BFloat16{});
     case DType::kFloat16:
       return use(Float16{});
+    default:
+      return use(float{});
   }
 }
 
-// Calls use(value) with a value of the type that `dtype` is computed in.
+// Calls use(value), and returns its result, with a value of the type that `dtype` is computed in.
 template <typename Use>
-void with_arithmetic(DType dtype, Use use) {
+auto with_arithmetic(DType dtype, Use use) {
   return dtype == DType::kFloat64 ? use(double{}) : use(float{});
 }
 
 // Calls use(constant) with the form as a compile-time constant.
 template <typename Use>
-void with_form(StdForm form, Use use) {
+auto with_form(StdForm form, Use use) {
   if (form == StdForm::kLog) return use(std::integral_constant<StdForm, StdForm::kLog>{});
   return use(std::integral_constant<StdForm, StdForm::kSoftplus>{});
 }
 
 // Both: calls use(constant, value).
 template <typename Use>
-void with_variant(StdForm form, DType dtype, Use use) {
-  with_form(form, [&](auto constant) {
-    with_arithmetic(dtype, [&](auto value) { use(constant, value); });
+auto with_variant(StdForm form, DType dtype, Use use) {
+  return with_form(form, [&](auto constant) {
+    return with_arithmetic(dtype, [&](auto value) { return use(constant, value); });
   });
 }
 
