@@ -104,6 +104,8 @@ def save(
 ) -> Path:
     """Commits a checkpoint and returns its folder; older ones beyond `keep_last` are removed.
 
+    Saved again, the step that is in force keeps its tensors, and its state is replaced.
+
     Args:
         run: the run folder.
         step: names the checkpoint.
@@ -112,6 +114,11 @@ def save(
         keep_last: how many checkpoints to keep, this one included.
     """
     folder = run / _CHECKPOINTS / f"step-{step}"
+    if latest_checkpoint(run) == folder:
+        # A folder cannot be exchanged in one move; a kill between two would leave none in force.
+        hashes = read_state(folder)["sha256"]
+        write_text(folder / _STATE, json.dumps({**state, "sha256": hashes}, indent=1))
+        return folder
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -191,6 +198,7 @@ def _prune(newest: Path, keep_last: int) -> None:
     # Checkpoints ahead of the newest belong to a run that was rewound; they are stale too.
     stale = [folder for n, folder in older if n > step]
     stale += [folder for n, folder in older if n <= step][:-keep_last]
+    stale += newest.parent.glob(".step-*.tmp")  # of saves that were killed
     for folder in stale:
         shutil.rmtree(folder)
 
