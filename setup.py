@@ -50,7 +50,7 @@ CXX_FLAGS = [
 ]
 if platform.machine() == "x86_64":
     CXX_FLAGS.append("-mprefer-vector-width=512")
-NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--threads=2"]
 
 
 @dataclass(frozen=True)

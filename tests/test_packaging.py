@@ -167,7 +167,7 @@ def test_wheel_holds_all_that_a_user_needs(clone: Path, tmp_path: Path) -> None:
     stale = clone / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     (stale / "hvae").mkdir(parents=True)
     (stale / "hvae" / "deleted_module.py").touch()
-    done = build_wheel(clone)
+    done = build_wheel(clone, HVAE_CUDA="0")  # CUDA changes the library, not what is shipped
     assert done.returncode == 0, done.stdout + done.stderr
 
     wheel = zipfile.ZipFile(next((clone / "dist").glob("hvae-*.whl")))
