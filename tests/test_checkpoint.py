@@ -133,7 +133,7 @@ def test_a_kill_at_any_point_of_a_save_leaves_a_whole_checkpoint(tmp_path, step)
         hvae.load(run)
         assert checkpoint.read_state(checkpoint.latest_checkpoint(run))["result"] in (None, "new")
         write(run, 3)  # what the kill left behind is in nobody's way
-        assert not [path for path in run.rglob("*") if path.name.startswith(".")]
+        assert not list(run.rglob(".step-*"))
 
 
 def test_the_step_in_force_takes_a_new_state_and_keeps_its_tensors(tmp_path):
