@@ -68,7 +68,7 @@ format: env ## ruff and clang-format, in place
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: env ## Benchmark the kernels on this machine
-	$(BIN)/hvae bench kernels
+	$(BIN)/python benchmarks/bench_gaussian_latent.py
 
 gpu-check: env ## Build, test and measure on a GPU machine
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
