@@ -59,8 +59,9 @@ class Guard:
             return self._skip_nonfinite(threshold)
         self.nonfinite_in_row = 0
         limit = self.config.skip_factor * threshold
-        self.norms.append(min(norm, limit))
-        may_skip = len(self.norms) > _ENOUGH and self.skips_in_row < self.config.max_skips
+        may_skip = len(self.norms) >= _ENOUGH and self.skips_in_row < self.config.max_skips
+        if norm > 0:  # a threshold of zero could never rise again
+            self.norms.append(min(norm, limit))
         if norm > limit and may_skip:
             self.skips_in_row += 1
             self.skips += 1
