@@ -4,6 +4,7 @@ Variants take turns within each round and ratios are taken per round, so that a 
 goes on a shared machine meets all of them. Thread CPU time leaves out what other processes take.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,6 +72,7 @@ def extra_peak_bytes(call: Call) -> int:
     graphs and of the ops' results among them, in order; this is the largest of their running sums.
     Memory that a library takes past the allocator is not seen; the CPU kernels take none.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or each start and stop is a line on stderr
     call()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = call()

@@ -91,10 +91,15 @@ def check_device(name: str, tensor: Tensor, like: str, owner: Tensor) -> None:
 
 
 def check_draw(
-    eps: Tensor | None, rng: Tensor, stream: int, floor: float,
-    shape: Sequence[int], like: str, owner: Tensor,
-) -> None:  # fmt: skip
-    """Raise TypeError or ValueError unless the arguments of a draw of `shape` fit together."""
+    eps: Tensor | None,
+    rng: Tensor,
+    stream: int,
+    floor: float,
+    shape: Sequence[int],
+    like: str,
+    owner: Tensor,
+) -> None:
+    """Raise TypeError or ValueError unless the arguments of a draw of `shape` fit `owner`."""
     check_noise(rng, stream)
     check_device("rng", rng, like, owner)
     if not (math.isfinite(floor) and floor >= 0):
