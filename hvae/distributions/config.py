@@ -18,3 +18,6 @@ class LikelihoodConfig(Section):
 
     bits: int = Field(default=8, ge=1, le=8)
     """Bit depth that is modelled; the lowest 8 - bits bits of the data are dropped."""
+
+    form: Literal["exact"] = "exact"
+    """Exact: masses of the levels sum to 1 and no threshold is needed."""
