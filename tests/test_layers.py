@@ -32,7 +32,7 @@ CPP_FLOORS = {"math": 0, "kernels": 1, "ops": 2, "host": 2}
 _STABLE_ABI = ("torch/csrc/stable/", "torch/headeronly/", "torch/csrc/inductor/aoti_torch/")
 CPP_HEADERS = {
     "math": ("cuda_bf16.h", "cuda_fp16.h"),
-    "kernels": ("cuda",),
+    "kernels": ("cuda", "immintrin.h"),
     "ops": (*_STABLE_ABI, "dlfcn.h"),
     "host": ("pybind11/",),
 }
