@@ -1,0 +1,84 @@
+"""The rows of metrics.jsonl and the means in them."""
+
+import json
+import math
+
+import pytest
+
+from hvae.training.metrics_log import Meter, MetricsLog
+
+
+@pytest.fixture
+def log(tmp_path):
+    return MetricsLog(tmp_path / "metrics.jsonl")
+
+
+def rows(log: MetricsLog) -> list[dict]:
+    return [json.loads(line) for line in log.file.read_text().splitlines()]
+
+
+def test_rows_are_appended_in_order(log):
+    for step in range(3):
+        log.append({"step": step, "kl": [0.5, step]})
+    assert rows(log) == [{"step": step, "kl": [0.5, step]} for step in range(3)]
+
+
+def test_what_json_does_not_know_becomes_null(log):
+    log.append({"step": 1, "nll": math.nan, "kl": (1.0, math.inf), "deep": {"x": -math.inf}})
+    assert rows(log) == [{"step": 1, "nll": None, "kl": [1.0, None], "deep": {"x": None}}]
+
+
+def test_rows_past_a_checkpoint_are_cut(log):
+    for step in (1, 2, 2, 3, 5):
+        log.append({"step": step})
+    log.cut_after(2)
+    assert [row["step"] for row in rows(log)] == [1, 2, 2]
+    log.append({"step": 3})
+    assert [row["step"] for row in rows(log)] == [1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("rest", ['{"step": 2, "nl', '{"step": 2', "{", "\n"])
+def test_a_line_that_a_kill_left_half_written_is_cut(log, rest):
+    log.append({"step": 1})
+    with log.file.open("a") as stream:
+        stream.write(rest)
+    log.cut_after(10)
+    log.append({"step": 2})
+    assert [row["step"] for row in rows(log)] == [1, 2]
+
+
+def test_cutting_everything_leaves_an_empty_file(log):
+    log.append({"step": 0})
+    log.cut_after(-1)
+    assert log.file.read_text() == ""
+
+
+def test_there_may_be_nothing_to_cut(log):
+    log.cut_after(3)
+    assert not log.file.exists()
+
+
+def test_means_are_over_the_steps_since_the_last():
+    meter = Meter()
+    meter.add(nll=1.0, kl=[1.0, 2.0])
+    meter.add(nll=4.0, kl=[3.0, 6.0])
+    assert meter.means() == {"nll": 2.5, "kl": [2.0, 4.0]}
+    meter.add(nll=7.0, kl=[1.0, 1.0])
+    assert meter.means() == {"nll": 7.0, "kl": [1.0, 1.0]}
+
+
+def test_a_list_of_one_stays_a_list():
+    meter = Meter()
+    for _ in range(2):
+        meter.add(kl=[2.0], nll=2.0)
+    assert meter.means() == {"kl": [2.0], "nll": 2.0}
+
+
+def test_a_meter_in_the_middle_survives_a_file():
+    meter, restored = Meter(), Meter()
+    meter.add(nll=0.1, kl=[0.2, 0.3])
+    meter.add(nll=math.nan, kl=[0.7, math.inf])
+    restored.load_state_dict(json.loads(json.dumps(meter.state_dict())))
+    for each in (meter, restored):
+        each.add(nll=0.9, kl=[0.1, 0.1])
+    assert str(restored.means()) == str(meter.means())
