@@ -122,6 +122,7 @@ class _Run:
             for x in self._batches():
                 self._step(x, progress)
                 if stop.requested:
+                    self.result = None  # an evaluation on the way is not the run's score
                     self._checkpoint()
                     return self._fit_result(stopped=True)
         self._finish()
