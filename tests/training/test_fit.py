@@ -1,0 +1,205 @@
+"""`fit`: what a run leaves, how it ends, and what the same command does again."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import hvae
+from hvae import checkpoint
+from hvae.errors import TrainingError, UserError
+from hvae.training import fit, step
+from hvae.training.run_folder import RunFolder
+from hvae.training.step import Stepper
+
+
+def rows(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    folder = checkpoint.latest_checkpoint(run)
+    return {
+        f"{stem}.{name}": tensor
+        for stem in ("model", "ema", "optim")
+        for name, tensor in load_file(folder / f"{stem}.safetensors").items()
+    }
+
+
+def test_a_run_leaves_a_score_a_log_sheets_and_a_checkpoint(tiny, tmp_path):
+    result = fit(tiny())
+    run = tmp_path / "tiny"
+    assert (result.run, result.images, result.stopped) == (run, 30, False)
+    assert (result.dataset, result.split, result.num_images) == ("shapes", "test", 300)
+    assert result.importance_bits_per_dim is None
+    files = {str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()}
+    checkpoints = {
+        f"checkpoints/step-{n}/{name}"
+        for n in (6, 8)
+        for name in ("model.safetensors", "ema.safetensors", "optim.safetensors", "state.json")
+    }
+    sheets = {"samples/samples-final.png", "samples/reconstructions-final.png"}
+    assert files == checkpoints | sheets | {".lock", "config.yaml", "metrics.jsonl", "latest"}
+
+    assert [row["images"] for row in rows(run, "train")] == [4, 8, 12, 16, 20, 24, 28]
+    assert [row["images"] for row in rows(run, "eval")] == [12, 24, 30]
+    assert [row["num_images"] for row in rows(run, "eval")] == [8, 8, 300]
+    assert rows(run, "eval")[-1]["elbo_bits_per_dim"] == result.bits_per_dim
+
+
+def test_rows_say_how_training_goes(tiny, tmp_path):
+    fit(tiny("train.log_every=12"))
+    row = rows(tmp_path / "tiny", "train")[0]
+    assert (row["step"], row["images"]) == (3, 12)
+    assert len(row["kl_per_group"]) == 2
+    assert row["kl"] == pytest.approx(sum(row["kl_per_group"]))
+    bits = (row["nll"] + row["kl"]) / 64 / 0.6931471805599453
+    assert row["bits_per_dim"] == pytest.approx(bits)
+    assert {"objective", "grad_norm", "clip_norm", "skipped", "clipped", "skips"} <= row.keys()
+    assert {"beta", "free_bits", "lr", "images_per_second", "memory_mib"} <= row.keys()
+
+
+def test_the_score_is_that_of_the_averaged_weights(tiny, tmp_path):
+    result = fit(tiny())
+    model = hvae.load(tmp_path / "tiny")
+    source = hvae.data.open_source(tiny().data, "test")
+    score = hvae.metrics.evaluate_likelihood(model, source, seed=0, batch=64)
+    assert score.elbo_bits_per_dim == result.bits_per_dim
+
+
+def test_a_run_reads_its_size_from_the_data(tiny, tmp_path):
+    fit(tiny("data.size=[8,16]", "data.channels=3", "train.images=4"))
+    config = hvae.load(tmp_path / "tiny").config
+    assert (config.size, config.channels) == ((8, 16), 3)
+
+
+def test_importance_samples_tighten_the_final_score(tiny):
+    result = fit(tiny("eval.importance=8"))
+    assert result.importance_bits_per_dim < result.bits_per_dim
+
+
+def test_equal_runs_have_equal_weights_and_seeds_differ(tiny, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        fit(tiny("train.images=12", f"name={name}", f"seed={seed}"))
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["model.decoder.out_conv.weight"], c["model.decoder.out_conv.weight"])
+
+
+def test_a_finished_run_is_not_trained_again(tiny, tmp_path, monkeypatch):
+    first = fit(tiny())
+    before = (tmp_path / "tiny" / "metrics.jsonl").read_bytes()
+    monkeypatch.delattr(Stepper, "step")
+    assert fit(tiny()) == first
+    assert (tmp_path / "tiny" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(tiny, tmp_path):
+    fit(tiny("train.images=16"))
+    result = fit(tiny("train.images=24"))
+    assert result.images == 24
+    assert [row["images"] for row in rows(tmp_path / "tiny", "eval")] == [12, 16, 24]
+
+
+def test_values_that_shape_the_run_may_not_change(tiny, tmp_path):
+    fit(tiny("train.images=8"))
+    with pytest.raises(UserError) as caught:
+        fit(tiny("train.images=8", "train.lr=0.02", "data.batch=2", "model.widths={4: 8}"))
+    assert str(caught.value) == (
+        f"{tmp_path / 'tiny'}: this run was started with data.batch=4 (now 2); "
+        "model.widths.4=None (now 8); train.lr=0.01 (now 0.02). "
+        "Use the same values to resume it, or name=... for a new run"
+    )
+
+
+def test_lengths_and_intervals_may_change(tiny):
+    fit(tiny("train.images=8"))
+    changes = ("images=16", "keep_last=1", "log_every=5", "checkpoint_every=6", "eval_every=99")
+    assert fit(tiny(*(f"train.{change}" for change in changes), "eval.images=4")).images == 16
+
+
+def test_a_folder_in_use_is_refused(tiny, tmp_path):
+    with RunFolder(tiny()).locked(), pytest.raises(UserError) as caught:
+        fit(tiny())
+    assert str(caught.value) == (
+        f"{tmp_path / 'tiny'}: another process trains in this run folder; "
+        "choose another one with name=..."
+    )
+    assert fit(tiny("train.images=4")).images == 4
+
+
+def test_a_folder_that_cannot_be_written_is_named(tiny, tmp_path):
+    (tmp_path / "tiny").write_text("a file")
+    with pytest.raises(UserError, match=f"^{tmp_path}/tiny: cannot write the run folder: "):
+        fit(tiny())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.source=nowhere", "no set or file is named nowhere"),
+        ("model.encoder=8x1,4x1", "model.encoder"),
+        ("model.widths.8=16", "model.widths"),
+    ],
+)
+def test_wrong_use_writes_nothing(tiny, tmp_path, override, message):
+    with pytest.raises(UserError, match=message):
+        fit(tiny(override))
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_steps_that_are_never_finite_end_the_run_and_keep_its_checkpoint(
+    tiny, tmp_path, monkeypatch
+):
+    fit(tiny("train.images=8"))
+    before = weights(tmp_path / "tiny")
+    monkeypatch.setattr(
+        step.torch.nn.utils, "get_total_norm", lambda gradients: torch.tensor(float("nan"))
+    )
+    with pytest.raises(TrainingError, match="10 steps in a row"):
+        fit(tiny("train.images=200", "train.checkpoint_every=1000"))
+    after = weights(tmp_path / "tiny")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny, tmp_path):
+    fit(tiny("train.images=8"))
+    folder = checkpoint.latest_checkpoint(tmp_path / "tiny")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors \(missing\)"):
+        fit(tiny("train.images=16"))
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5, 8], ids="step {}".format)
+def test_a_stopped_run_ends_as_if_it_had_not_been(tiny, tmp_path, monkeypatch, stop_after):
+    whole = fit(tiny("name=whole"))
+    take = Stepper.step
+
+    def step_and_stop(self: Stepper, x: torch.Tensor) -> step.StepReport:
+        report = take(self, x)
+        if self.steps == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", step_and_stop)
+        stopped = fit(tiny())
+    assert stopped.stopped
+    assert stopped.bits_per_dim is None
+    assert stopped.images == min(4 * stop_after, 30)
+    resumed = fit(tiny())
+    assert not resumed.stopped
+    assert (resumed.bits_per_dim, resumed.num_images) == (whole.bits_per_dim, 300)
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "tiny")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for kind in ("train", "eval"):
+        images = [
+            [row["images"] for row in rows(tmp_path / name, kind)] for name in ("whole", "tiny")
+        ]
+        assert images[0] == images[1]
