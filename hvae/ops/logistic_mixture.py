@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hvae.ops.common import LIBRARY, arithmetic_dtype, define_op, reference_forced
+from hvae.ops.common import arithmetic_dtype, define_op, differentiate, reference_forced
 from hvae.ops.philox import philox_uniform
 
 LOG_SCALE_FLOOR = -7.0
@@ -247,17 +247,10 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     return bwd(grad, params, x, ctx.bits, ctx.per_pixel), None, None, None
 
 
-def _refuse(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError("logistic_mixture_nll is differentiable once; second order is not offered")
-
-
 define_op("logistic_mixture_nll(Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor", _nll)
 define_op(
     "logistic_mixture_nll_bwd("
     "Tensor grad, Tensor params, Tensor x, int bits, bool per_pixel) -> Tensor",
     _nll_bwd,
 )
-torch.library.register_autograd(
-    "hvae::logistic_mixture_nll", _backward, setup_context=_setup_context, lib=LIBRARY
-)
-torch.library.register_autograd("hvae::logistic_mixture_nll_bwd", _refuse, lib=LIBRARY)
+differentiate("logistic_mixture_nll", _backward, _setup_context)
