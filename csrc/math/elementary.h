@@ -2,7 +2,7 @@
 // Polynomials are split into halves that do not wait for each other (Estrin's scheme): with
 // Horner's, the loops spend their time on the latency of chained multiply-adds.
 //
-// float: polynomials, within 2 ulp of the true value (tests/cpp/test_math.cpp); exp and log of
+// float: polynomials, within 4 ulp of the true value (tests/cpp/test_math.cpp); exp and log of
 // CUDA's library on its devices, where they are as fast. double: libm. NaN gives NaN everywhere,
 // overflow gives infinity, underflow goes through the denormals to zero: a clamped result would
 // hide a divergence from whoever looks for its origin.
