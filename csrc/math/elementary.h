@@ -172,9 +172,13 @@ HVAE_HD double abs(double x) { return ::fabs(x); }
 
 HVAE_HD void sincos_turn(uint32_t turn, double& sine, double& cosine) {
   // As a signed word the angle lies in [-pi, pi), where a rounding error is smallest.
-  const double angle = static_cast<int32_t>(turn) * (6.283185307179586 / 4294967296.0);
-  sine = ::sin(angle);
-  cosine = ::cos(angle);
+  const double half_turns = static_cast<int32_t>(turn) / 2147483648.0;
+#if defined(__CUDA_ARCH__)
+  ::sincospi(half_turns, &sine, &cosine);  // sin and cos would bring reductions of huge angles
+#else
+  sine = ::sin(half_turns * 3.141592653589793);
+  cosine = ::cos(half_turns * 3.141592653589793);
+#endif
 }
 
 }  // namespace hvae
