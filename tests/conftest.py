@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from hvae.testing import poisoned_memory
 
@@ -14,6 +15,10 @@ from hvae.testing import poisoned_memory
 # that tests start inherit it.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Examples are the same in every run, and a busy machine may take its time over each.
+settings.register_profile("hvae", derandomize=True, deadline=None)
+settings.load_profile("hvae")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
