@@ -11,10 +11,7 @@ namespace hvae {
 
 namespace {
 
-#define HVAE_BASELINE
 #if HVAE_HAS_CLONES
-#undef HVAE_BASELINE
-#define HVAE_BASELINE __attribute__((target("default")))
 
 // Eight blocks with a 64-bit lane for each word, as vpmuludq wants them: blocks 0, 2, 4, 6 in the
 // even half, the others in the odd one. The upper 32 bits of a lane are garbage, which neither the
@@ -24,11 +21,9 @@ struct Half {
   __m256i x, y, z, w;
 };
 
-#define HVAE_AVX2 __attribute__((target("arch=x86-64-v3")))
+HVAE_FOR_AVX2 inline __m256i lanes(uint32_t word) { return _mm256_set1_epi64x(word); }
 
-HVAE_AVX2 inline __m256i lanes(uint32_t word) { return _mm256_set1_epi64x(word); }
-
-HVAE_AVX2 inline Half advance(const Half& c, __m256i key_x, __m256i key_y) {
+HVAE_FOR_AVX2 inline Half advance(const Half& c, __m256i key_x, __m256i key_y) {
   const __m256i product0 = _mm256_mul_epu32(c.x, lanes(kPhiloxMultipliers[0]));
   const __m256i product1 = _mm256_mul_epu32(c.z, lanes(kPhiloxMultipliers[1]));
   return {_mm256_xor_si256(_mm256_srli_epi64(product1, 32), _mm256_xor_si256(c.y, key_x)), product1,
@@ -36,13 +31,13 @@ HVAE_AVX2 inline Half advance(const Half& c, __m256i key_x, __m256i key_y) {
           product0};
 }
 
-HVAE_AVX2 inline void interleave(__m256i even, __m256i odd, uint32_t* words) {
+HVAE_FOR_AVX2 inline void interleave(__m256i even, __m256i odd, uint32_t* words) {
   const __m256i both = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0b10101010);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), both);
 }
 
-HVAE_AVX2 void draw(const NoiseSource& source, const uint32_t* blocks, int count, uint32_t* x,
-                    uint32_t* y, uint32_t* z, uint32_t* w) {
+HVAE_FOR_AVX2 void draw(const NoiseSource& source, const uint32_t* blocks, int count, uint32_t* x,
+                        uint32_t* y, uint32_t* z, uint32_t* w) {
   const Counter counter = noise_counter(0, source.stream, source.sample);
   for (int i = 0; i < count; i += 8) {
     const __m256i block = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(blocks + i));
@@ -62,8 +57,8 @@ HVAE_AVX2 void draw(const NoiseSource& source, const uint32_t* blocks, int count
 }
 #endif
 
-HVAE_BASELINE void draw(const NoiseSource& source, const uint32_t* blocks, int count, uint32_t* x,
-                        uint32_t* y, uint32_t* z, uint32_t* w) {
+HVAE_FOR_BASELINE void draw(const NoiseSource& source, const uint32_t* blocks, int count,
+                            uint32_t* x, uint32_t* y, uint32_t* z, uint32_t* w) {
   const Key key = noise_key(source.seed);
   for (int i = 0; i < count; ++i) {
     const Words words = philox4x32(noise_counter(blocks[i], source.stream, source.sample), key);

@@ -8,12 +8,10 @@ enum class Level { kBaseline, kAvx2, kAvx512 };
 
 // Resolved by the same mechanism as the kernels' clones, so the answer cannot differ from theirs.
 #if HVAE_HAS_CLONES
-__attribute__((target("arch=x86-64-v4"))) Level level() { return Level::kAvx512; }
-__attribute__((target("arch=x86-64-v3"))) Level level() { return Level::kAvx2; }
-__attribute__((target("default"))) Level level() { return Level::kBaseline; }
-#else
-Level level() { return Level::kBaseline; }
+HVAE_FOR_AVX512 Level level() { return Level::kAvx512; }
+HVAE_FOR_AVX2 Level level() { return Level::kAvx2; }
 #endif
+HVAE_FOR_BASELINE Level level() { return Level::kBaseline; }
 
 }  // namespace
 

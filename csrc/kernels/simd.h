@@ -6,9 +6,14 @@
 #if defined(__x86_64__) && defined(__ELF__) && defined(__GNUC__) && !defined(__clang__)
 #define HVAE_HAS_CLONES 1
 #define HVAE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+// One of several hand-written versions of a function, chosen in the same way.
+#define HVAE_FOR_AVX512 __attribute__((target("arch=x86-64-v4")))
+#define HVAE_FOR_AVX2 __attribute__((target("arch=x86-64-v3")))
+#define HVAE_FOR_BASELINE __attribute__((target("default")))
 #else
 #define HVAE_HAS_CLONES 0
 #define HVAE_CLONES
+#define HVAE_FOR_BASELINE
 #endif
 
 namespace hvae {

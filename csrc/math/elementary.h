@@ -4,8 +4,8 @@
 //
 // float: polynomials, within 4 ulp of the true value (tests/cpp/test_math.cpp); exp and log of
 // CUDA's library on its devices, where they are as fast. double: libm. NaN gives NaN everywhere,
-// overflow gives infinity, underflow goes through the denormals to zero: a clamped result would
-// hide a divergence from whoever looks for its origin.
+// overflow gives infinity: a clamped result would hide a divergence from whoever looks for its
+// origin. What falls below the normal floats may become zero.
 #pragma once
 
 #include <cmath>
@@ -37,8 +37,10 @@ HVAE_HD uint32_t bits_of_float(float value) {
 
 namespace detail {
 
-// Adding it rounds a float of magnitude below 2^22 to an integer, held in the low mantissa bits.
-constexpr float kRoundingShift = 12582912.0f;  // 1.5 * 2^23
+// Adding it rounds a float of magnitude below 2^22 to an integer n, and leaves n + 126 in the low
+// bits of the sum: shifted to the exponent's place these are 2^(n - 1).
+constexpr float kRoundingShift =
+    12582912.0f + 126.0f;  // 1.5 * 2^23, and the exponent's bias less 1
 
 // e^r on |r| <= ln(2)/2, relative error 3e-9 before rounding.
 HVAE_HD float exp_reduced(float r) {
@@ -48,20 +50,10 @@ HVAE_HD float exp_reduced(float r) {
   return p * r2 + r + 1.0f;
 }
 
-// m * 2^n for |n| <= 252. In two factors, since 2^n itself leaves the range of floats before the
-// product does; n arrives as the sum kRoundingShift + n.
+// m * 2^n for -125 <= n <= 128, where n arrives as kRoundingShift + n. By half of 2^n, since 2^128
+// is no float, but m * 2^128 may be.
 HVAE_HD float scale_by_power(float m, float shifted_n) {
-  const int32_t n = static_cast<int32_t>(bits_of_float(shifted_n) - 0x4B400000u);
-  const int32_t half = n >> 1;
-  const float first = float_of_bits(static_cast<uint32_t>(half + 127) << 23);
-  const float second = float_of_bits(static_cast<uint32_t>(n - half + 127) << 23);
-  return m * first * second;
-}
-
-// NaN fails both comparisons and passes through, which std::clamp does not promise.
-HVAE_HD float clamp_keeping_nan(float x, float low, float high) {
-  x = x < low ? low : x;
-  return x > high ? high : x;
+  return (m + m) * float_of_bits(bits_of_float(shifted_n) << 23);
 }
 
 }  // namespace detail
@@ -71,11 +63,13 @@ HVAE_HD float exp(float x) {
 #if defined(__CUDA_ARCH__)
   return ::expf(x);
 #else
-  x = detail::clamp_keeping_nan(x, -104.0f, 89.0f);
-  const float shifted = x * 1.44269504f + detail::kRoundingShift;
+  const float bounded = x > 89.0f ? 89.0f : x;
+  const float shifted = bounded * 1.44269504f + detail::kRoundingShift;
   const float n = shifted - detail::kRoundingShift;
-  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in an exact and a small part
-  return detail::scale_by_power(detail::exp_reduced(r), shifted);
+  // ln 2 in a part whose products are exact and a small one
+  const float r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
+  const float y = detail::scale_by_power(detail::exp_reduced(r), shifted);
+  return x < -86.9f ? 0.0f : y;
 #endif
 }
 
@@ -84,10 +78,11 @@ HVAE_HD float exp2(float x) {
 #if defined(__CUDA_ARCH__)
   return ::exp2f(x);
 #else
-  x = detail::clamp_keeping_nan(x, -151.0f, 129.0f);
-  const float shifted = x + detail::kRoundingShift;
-  const float r = (x - (shifted - detail::kRoundingShift)) * 0.693147181f;
-  return detail::scale_by_power(detail::exp_reduced(r), shifted);
+  const float bounded = x > 128.5f ? 128.5f : x;
+  const float shifted = bounded + detail::kRoundingShift;
+  const float r = (bounded - (shifted - detail::kRoundingShift)) * 0.693147181f;
+  const float y = detail::scale_by_power(detail::exp_reduced(r), shifted);
+  return x < -125.0f ? 0.0f : y;
 #endif
 }
 

@@ -33,10 +33,10 @@ void expect_ulps(const char* name, double low, double high, double limit, Float 
 void test_accuracy() {
   const auto log2_1p = [](double t) { return std::log1p(t) / std::log(2.0); };
   expect_ulps(
-      "exp", -103, 88.7, 1, [](float x) { return hvae::exp(x); },
+      "exp", -86.8, 88.7, 1, [](float x) { return hvae::exp(x); },
       [](double x) { return std::exp(x); });
   expect_ulps(
-      "exp2", -149, 127.9, 1, [](float x) { return hvae::exp2(x); },
+      "exp2", -125, 127.9, 1, [](float x) { return hvae::exp2(x); },
       [](double x) { return std::exp2(x); });
   expect_ulps(
       "log", 0.5, 2, 1.5, [](float x) { return hvae::log(x); },
@@ -59,7 +59,6 @@ void test_special_values() {
   expect(hvae::exp2(kInfinity) == kInfinity && hvae::exp2(128.f) == kInfinity, "exp2 overflows");
   expect(hvae::exp(-kInfinity) == 0 && hvae::exp(-200.f) == 0, "exp underflows");
   expect(hvae::exp2(-kInfinity) == 0 && hvae::exp2(-200.f) == 0, "exp2 underflows");
-  expect(hvae::exp(-95.f) > 0 && hvae::exp2(-140.f) > 0, "exp goes through the denormals");
   expect(hvae::log(0.f) == -kInfinity && hvae::log(kInfinity) == kInfinity, "log at the ends");
   expect(std::isnan(hvae::log(-1.f)), "log of a negative is NaN");
 }
