@@ -5,7 +5,7 @@ The only module that touches `hvae/_ops.so` (kernels, registered with torch's di
 environment variable `HVAE_KERNELS` chooses:
 
     auto      default: the kernels, or the references with one warning
-    require   a missing or broken kernel library is an ImportError
+    require   a missing or broken kernel library is an error
     off       the references
 """
 
@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from hvae import __version__
-from hvae.errors import UserError
+from hvae.errors import KernelsUnavailableError, UserError
 
 try:
     from hvae import _host
@@ -61,14 +61,14 @@ def ensure_loaded() -> None:
     """Loads the kernels once, for `hvae.ops`; warns, or fails in `require` mode, if that fails.
 
     Raises:
-        ImportError: `HVAE_KERNELS=require` and the kernels cannot be loaded.
+        KernelsUnavailableError: `HVAE_KERNELS=require` and the kernels cannot be loaded.
         UserError: `HVAE_KERNELS` is not one of auto, require, off.
     """
     now = status()
     if now.loaded:
         return
     if now.mode == "require":
-        raise ImportError(f"HVAE_KERNELS=require, but {now.reason}; {_HOW_TO_BUILD}")
+        raise KernelsUnavailableError(f"HVAE_KERNELS=require, but {now.reason}; {_HOW_TO_BUILD}")
     advice = "" if now.mode == "off" else f". They are slower; for the kernels, {_HOW_TO_BUILD}"
     warnings.warn(f"hvae runs its reference ops: {now.reason}{advice}", stacklevel=2)
 

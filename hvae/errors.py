@@ -17,3 +17,7 @@ class TrainingError(HvaeError, RuntimeError):
     """Training cannot go on, for instance after repeated non-finite steps (exit code 1)."""
 
     exit_code = 1
+
+
+class KernelsUnavailableError(HvaeError, ImportError):
+    """`HVAE_KERNELS=require`, and the compiled kernels cannot be loaded (exit code 1)."""
