@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hvae import __version__, checkpoint
 from hvae.data import ImageSource, Loader, open_source
+from hvae.errors import UserError
 from hvae.metrics.likelihood import evaluate_likelihood
 from hvae.models import HVAE
 from hvae.ops.philox import derive_seed
@@ -69,15 +70,21 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
 
 
 def complete(config: Config, source: ImageSource) -> Config:
-    """Returns the configuration with the model's size and channels taken from the data."""
-    channels, *size = source.shape
-    model = config.model.model_copy(
-        update={
-            "size": config.model.size or tuple(size),
-            "channels": config.model.channels or channels,
-        }
-    )
-    return config.model_copy(update={"model": model})
+    """Returns the configuration with the model's size and channels taken from the data.
+
+    Raises:
+        UserError: if it names others.
+    """
+    channels, *sides = source.shape
+    found = {"size": tuple(sides), "channels": channels}
+    for key, value in found.items():
+        asked = getattr(config.model, key)
+        if asked not in (None, value):
+            raise UserError(
+                f"model.{key} is {asked}, but that of {config.data.source} is {value}; leave "
+                f"model.{key} out, or set data.{key}"
+            )
+    return config.model_copy(update={"model": config.model.model_copy(update=found)})
 
 
 def build_model(config: Config, device: torch.device) -> HVAE:

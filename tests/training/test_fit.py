@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import hvae
 from hvae import checkpoint
 from hvae.errors import TrainingError, UserError
-from hvae.training import fit, step
+from hvae.training import Config, fit, step
 from hvae.training.run_folder import RunFolder
 from hvae.training.step import Stepper
 
@@ -203,3 +203,18 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(tiny, tmp_path, monkeypatch, s
             [row["images"] for row in rows(tmp_path / name, kind)] for name in ("whole", "tiny")
         ]
         assert images[0] == images[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "found"), [("size", (16, 16), (28, 28)), ("channels", 3, 1)]
+)
+def test_a_model_of_another_size_than_the_data_is_refused_at_once(tmp_path, key, asked, found):
+    model = {"encoder": "4x1", "decoder": "4x1", key: asked}
+    values = {"runs_dir": str(tmp_path), "data": {"source": "fashion-mini"}, "model": model}
+    with pytest.raises(UserError) as caught:
+        fit(Config.model_validate(values))
+    assert str(caught.value) == (
+        f"model.{key} is {asked}, but that of fashion-mini is {found}; "
+        f"leave model.{key} out, or set data.{key}"
+    )
+    assert not list(tmp_path.iterdir())
