@@ -7,6 +7,7 @@ that ten kills take seconds.
 import json
 import multiprocessing
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from hvae import checkpoint
 from hvae.cli.main import app
 from hvae.training import Config, fit
 
-TIMEOUT = 120.0  # seconds that a process may take, on a busy machine
+TIMEOUT = 300.0  # seconds that a process may take, on a busy machine
 MEASURED = {"seconds", "images_per_second", "memory_mib"}  # what no two runs share
 
 
@@ -67,7 +68,7 @@ def train_with_kills(
     """Runs to the end through about `kills` kills at random moments; returns how many hit."""
     hits = 0
     while True:
-        process = server.Process(target=fit, args=(config,))
+        process = server.Process(target=fit, args=(config,), daemon=True)
         process.start()
         if hits < kills:
             metrics = run / "metrics.jsonl"
@@ -76,9 +77,10 @@ def train_with_kills(
             time.sleep(chance.uniform(0, 0.02))
             process.kill()
         process.join(TIMEOUT)
+        assert not process.is_alive(), f"the run takes more than {TIMEOUT} s"
         if process.exitcode == 0:
             return hits
-        assert process.exitcode == -9, "the run failed by itself"
+        assert process.exitcode == -signal.SIGKILL, "the run failed by itself"
         hits += 1
 
 
@@ -94,17 +96,14 @@ def test_a_killed_run_ends_with_the_same_bits(
     kills: int,
 ) -> None:
     settings = ("train.images=118", "train.log_every=4", "train.eval_every=20", "data.flip=true")
-    whole = server.Process(target=fit, args=(tiny(*settings, "name=whole"),))
-    whole.start()
-    whole.join(TIMEOUT)
-    assert whole.exitcode == 0
-
-    run, chance = tmp_path / "killed", random.Random(seed)
+    chance = random.Random(seed)
+    whole, run = tmp_path / "whole", tmp_path / "killed"
+    train_with_kills(server, tiny(*settings, "name=whole"), whole, chance, kills=0)
     hits = train_with_kills(server, tiny(*settings, "name=killed"), run, chance, kills)
 
-    assert hits >= min(kills, 3) - 1, "the run was over before it could be killed"
-    assert rows(run) == rows(tmp_path / "whole")
-    assert contents(run) == contents(tmp_path / "whole")
+    assert hits >= 2, "the run was over before it could be killed"
+    assert rows(run) == rows(whole)
+    assert contents(run) == contents(whole)
     assert not list(run.rglob(".step-*"))
 
 
@@ -137,6 +136,7 @@ def test_threads_do_not_break_the_resume(
 ) -> None:
     """Sums over threads are in a fixed order: the bits depend on their number alone."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # or threads spin while a busy core is away
     context = multiprocessing.get_context("spawn")
     settings = ("model.width=48", "data.batch=16", "train.images=158", "train.checkpoint_every=32")
     results = []
