@@ -32,7 +32,9 @@ def test_the_schema_is_json(cli: Cli) -> None:
 
 
 def test_shipped_configurations_are_listed(cli: Cli) -> None:
-    assert cli("config", "--list").stdout.startswith("fashion_mini ")
+    lines = cli("config", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["emoji_32", "fashion_mini", "fashion_mnist"]
+    assert all(len(line.split()) > 1 for line in lines)
 
 
 def test_nothing_to_print_is_wrong_use(cli: Cli) -> None:
