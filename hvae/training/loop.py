@@ -156,15 +156,15 @@ class _Run:
         began = time.monotonic()
         before = self.stepper.images
         report = self.stepper.step(x)
-        self.meter.add(
-            objective=report.objective.item(),
-            nll=report.nll.item(),
-            kl_per_group=report.kl.tolist(),
-            grad_norm=report.grad_norm,
-            skipped=float(report.skipped),
-            clipped=float(report.grad_norm > report.clip_norm),
-            seconds=time.monotonic() - began,
-        )
+        self.meter.add(skipped=float(report.skipped), seconds=time.monotonic() - began)
+        if math.isfinite(report.grad_norm):  # one bad step must not blank a whole row
+            self.meter.add(
+                objective=report.objective.item(),
+                nll=report.nll.item(),
+                kl_per_group=report.kl.tolist(),
+                grad_norm=report.grad_norm,
+                clipped=float(report.grad_norm > report.clip_norm),
+            )
         every, now = self.config.train, self.stepper.images
 
         def due(interval: int) -> bool:
@@ -185,14 +185,15 @@ class _Run:
     def _log_train(self, report: StepReport, batch: int) -> str:
         means: dict[str, Any] = self.meter.means()
         seconds = means.pop("seconds")
-        nats = means["nll"] + sum(means["kl_per_group"])
+        kl = sum(means.get("kl_per_group", ()))
+        nats = means.get("nll", math.nan) + kl
         row = {
             "kind": "train",
             "step": self.stepper.steps,
             "images": self.stepper.images,
             "bits_per_dim": nats / (math.log(2) * self.stepper.model.num_dims),
             **means,
-            "kl": sum(means["kl_per_group"]),
+            "kl": kl,
             "beta": report.beta,
             "free_bits": report.free_bits,
             "lr": report.lr,

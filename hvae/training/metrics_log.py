@@ -41,28 +41,28 @@ class Meter:
     """Means over the steps since the last row; part of a checkpoint, since rows must not change."""
 
     def __init__(self) -> None:
-        self.steps = 0
+        self.counts: dict[str, int] = {}
         self.sums: dict[str, float | list[float]] = {}
 
     def add(self, **values: float | list[float]) -> None:
-        """Counts one step's values."""
-        self.steps += 1
+        """Counts one step's values; a name that a step leaves out has fewer to its mean."""
         for name, value in values.items():
+            self.counts[name] = self.counts.get(name, 0) + 1
             self.sums[name] = _added(self.sums[name], value) if name in self.sums else value
 
     def means(self) -> dict[str, float | list[float]]:
         """Returns the means, numbers or lists as they were added, and starts over."""
-        means = {name: _divided(total, self.steps) for name, total in self.sums.items()}
-        self.steps, self.sums = 0, {}
+        means = {name: _divided(total, self.counts[name]) for name, total in self.sums.items()}
+        self.counts, self.sums = {}, {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state as JSON values."""
-        return {"steps": self.steps, "sums": self.sums}
+        return {"counts": self.counts, "sums": self.sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
-        self.steps, self.sums = state["steps"], state["sums"]
+        self.counts, self.sums = dict(state["counts"]), dict(state["sums"])
 
 
 def _added(a: float | list[float], b: float | list[float]) -> float | list[float]:

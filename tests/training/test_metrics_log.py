@@ -67,6 +67,13 @@ def test_means_are_over_the_steps_since_the_last():
     assert meter.means() == {"nll": 7.0, "kl": [1.0, 1.0]}
 
 
+def test_a_value_left_out_of_a_step_does_not_count():
+    meter = Meter()
+    meter.add(nll=1.0, skipped=0.0)
+    meter.add(skipped=1.0)
+    assert meter.means() == {"nll": 1.0, "skipped": 0.5}
+
+
 def test_a_list_of_one_stays_a_list():
     meter = Meter()
     for _ in range(2):
