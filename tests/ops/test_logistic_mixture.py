@@ -236,7 +236,7 @@ def test_a_second_derivative_is_refused():
     params = case.inputs["params"].requires_grad_()
     nll = ops.logistic_mixture_nll(params, case.inputs["x"]).sum()
     (gradient,) = torch.autograd.grad(nll, params, create_graph=True)
-    with pytest.raises((RuntimeError, NotImplementedError), match="differentiable once"):
+    with pytest.raises(NotImplementedError, match="differentiable once"):
         gradient.sum().backward()
 
 
