@@ -111,7 +111,6 @@ class _Run:
         self.stepper = Stepper(model, config.train, config.seed)
         self.log = MetricsLog(folder.metrics)
         self.meter = Meter()
-        self.seconds = 0.0
         self.result: dict[str, Any] | None = None
 
     def go(self, stop: StopRequest) -> FitResult:
