@@ -5,6 +5,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/residual.h"
 #include "kernels/simd.h"
+#include "kernels/std_values.h"
 #include "kernels/tile.h"
 
 namespace hvae {
@@ -13,30 +14,62 @@ namespace {
 
 // The arithmetic, on dense arrays. Everything below it only moves data to and fro.
 
-template <StdForm form, typename A>
-HVAE_CLONES void forward_values(int count, const A* __restrict mean_q, const A* __restrict raw_q,
-                                const A* __restrict mean_p, const A* __restrict raw_p,
-                                const A* __restrict eps, A floor, A* __restrict z,
-                                A* __restrict kl) {
+template <typename A>
+HVAE_CLONES void forward_log(int count, const A* __restrict mean_q, const A* __restrict raw_q,
+                             const A* __restrict mean_p, const A* __restrict raw_p,
+                             const A* __restrict eps, A* __restrict z, A* __restrict kl) {
 #pragma omp simd
   for (int i = 0; i < count; ++i) {
-    const Latent<A> value = latent<form>(mean_q[i], raw_q[i], mean_p[i], raw_p[i], eps[i], floor);
+    const Latent<A> value =
+        latent<StdForm::kLog>(mean_q[i], raw_q[i], mean_p[i], raw_p[i], eps[i], A{0});
     z[i] = value.z;
     kl[i] = value.kl;
   }
 }
 
-template <StdForm form, typename A>
-HVAE_CLONES void backward_values(int count, const A* __restrict mean_q, const A* __restrict raw_q,
-                                 const A* __restrict mean_p, const A* __restrict raw_p,
-                                 const A* __restrict eps, const A* __restrict grad_z,
-                                 const A* __restrict grad_kl, A floor, A* __restrict grad_mean_q,
-                                 A* __restrict grad_raw_q, A* __restrict grad_mean_p,
-                                 A* __restrict grad_raw_p) {
+template <typename A>
+HVAE_CLONES void forward_of_stds(int count, const A* __restrict mean_q, const A* __restrict std_q,
+                                 const A* __restrict mean_p, const A* __restrict std_p,
+                                 const A* __restrict eps, A* __restrict z, A* __restrict kl) {
 #pragma omp simd
   for (int i = 0; i < count; ++i) {
-    const LatentGrad<A> grad = latent_grad<form>(mean_q[i], raw_q[i], mean_p[i], raw_p[i], eps[i],
-                                                 grad_z[i], grad_kl[i], floor);
+    const Latent<A> value = latent_of_stds(mean_q[i], std_q[i], mean_p[i], std_p[i], eps[i]);
+    z[i] = value.z;
+    kl[i] = value.kl;
+  }
+}
+
+template <typename A>
+HVAE_CLONES void backward_log(int count, const A* __restrict mean_q, const A* __restrict raw_q,
+                              const A* __restrict mean_p, const A* __restrict raw_p,
+                              const A* __restrict eps, const A* __restrict grad_z,
+                              const A* __restrict grad_kl, A* __restrict grad_mean_q,
+                              A* __restrict grad_raw_q, A* __restrict grad_mean_p,
+                              A* __restrict grad_raw_p) {
+#pragma omp simd
+  for (int i = 0; i < count; ++i) {
+    const LatentGrad<A> grad = latent_grad<StdForm::kLog>(mean_q[i], raw_q[i], mean_p[i], raw_p[i],
+                                                          eps[i], grad_z[i], grad_kl[i], A{0});
+    grad_mean_q[i] = grad.mean_q;
+    grad_raw_q[i] = grad.raw_q;
+    grad_mean_p[i] = grad.mean_p;
+    grad_raw_p[i] = grad.raw_p;
+  }
+}
+
+template <typename A>
+HVAE_CLONES void backward_of_stds(int count, const A* __restrict mean_q, const A* __restrict std_q,
+                                  const A* __restrict slope_q, const A* __restrict mean_p,
+                                  const A* __restrict std_p, const A* __restrict slope_p,
+                                  const A* __restrict eps, const A* __restrict grad_z,
+                                  const A* __restrict grad_kl, A* __restrict grad_mean_q,
+                                  A* __restrict grad_raw_q, A* __restrict grad_mean_p,
+                                  A* __restrict grad_raw_p) {
+#pragma omp simd
+  for (int i = 0; i < count; ++i) {
+    const LatentGrad<A> grad =
+        latent_grad_of_stds(mean_q[i], {std_q[i], slope_q[i]}, mean_p[i], {std_p[i], slope_p[i]},
+                            eps[i], grad_z[i], grad_kl[i]);
     grad_mean_q[i] = grad.mean_q;
     grad_raw_q[i] = grad.raw_q;
     grad_mean_p[i] = grad.mean_p;
@@ -78,6 +111,33 @@ struct LatentTile {
   TileBuffer<A> buffers[5];
 };
 
+template <StdForm form, typename A>
+void forward_values(int count, const LatentTile<A>& in, A floor, A* z, A* kl) {
+  if constexpr (form == StdForm::kLog) {
+    forward_log(count, in.mean_q, in.raw_q, in.mean_p, in.raw_p, in.eps, z, kl);
+  } else {
+    TileBuffer<A> std_q, std_p;
+    softplus_values(count, in.raw_q, floor, std_q.values);
+    softplus_values(count, in.raw_p, floor, std_p.values);
+    forward_of_stds(count, in.mean_q, std_q.values, in.mean_p, std_p.values, in.eps, z, kl);
+  }
+}
+
+template <StdForm form, typename A>
+void backward_values(int count, const LatentTile<A>& in, const A* grad_z, const A* grad_kl, A floor,
+                     A* mean_q, A* raw_q, A* mean_p, A* raw_p) {
+  if constexpr (form == StdForm::kLog) {
+    backward_log(count, in.mean_q, in.raw_q, in.mean_p, in.raw_p, in.eps, grad_z, grad_kl, mean_q,
+                 raw_q, mean_p, raw_p);
+  } else {
+    TileBuffer<A> std_q, slope_q, std_p, slope_p;
+    softplus_values(count, in.raw_q, floor, std_q.values, slope_q.values);
+    softplus_values(count, in.raw_p, floor, std_p.values, slope_p.values);
+    backward_of_stds(count, in.mean_q, std_q.values, slope_q.values, in.mean_p, std_p.values,
+                     slope_p.values, in.eps, grad_z, grad_kl, mean_q, raw_q, mean_p, raw_p);
+  }
+}
+
 // The sums of the chunks, [sample][group][chunk].
 struct Partials {
   const Tasks& tasks;
@@ -117,8 +177,7 @@ void forward_task(const GaussianLatentParams& params, const Tasks& tasks, const 
     A* z = stage_tile(params.z, params.latent, tile, 0, z_buffer.values);
     A* kl =
         summed ? kl_buffer.values : stage_tile(params.kl, params.latent, tile, 0, kl_buffer.values);
-    forward_values<form>(tile.size(), in.mean_q, in.raw_q, in.mean_p, in.raw_p, in.eps,
-                         static_cast<A>(params.floor), z, kl);
+    forward_values<form>(tile.size(), in, static_cast<A>(params.floor), z, kl);
     store_tile(params.z, params.latent, tile, 0, z);
     if (summed) {
       partials.add(task, tile, kl);
@@ -173,8 +232,8 @@ void backward_task(const GaussianLatentBwdParams& params, const Tasks& tasks, co
     A* raw_q = stage_tile(params.grad_q, extent, tile, channels, buffers[1].values);
     A* mean_p = stage_tile(params.grad_p, extent, tile, 0, buffers[2].values);
     A* raw_p = stage_tile(params.grad_p, extent, tile, channels, buffers[3].values);
-    backward_values<form>(tile.size(), in.mean_q, in.raw_q, in.mean_p, in.raw_p, in.eps, grad_z,
-                          grad_kl, static_cast<A>(params.floor), mean_q, raw_q, mean_p, raw_p);
+    backward_values<form>(tile.size(), in, grad_z, grad_kl, static_cast<A>(params.floor), mean_q,
+                          raw_q, mean_p, raw_p);
     store_tile(params.grad_q, extent, tile, 0, mean_q);
     store_tile(params.grad_q, extent, tile, channels, raw_q);
     store_tile(params.grad_p, extent, tile, 0, mean_p);

@@ -23,6 +23,19 @@ struct Half {
 
 HVAE_FOR_AVX2 inline __m256i lanes(uint32_t word) { return _mm256_set1_epi64x(word); }
 
+// The keys of all rounds, made once: the stores of words might overwrite what a key is made from,
+// for all that the compiler knows.
+struct RoundKeys {
+  __m256i x[kPhiloxRounds], y[kPhiloxRounds];
+
+  HVAE_FOR_AVX2 explicit RoundKeys(Key key) {
+    for (int round = 0; round < kPhiloxRounds; ++round, key = next_key(key)) {
+      x[round] = lanes(key.x);
+      y[round] = lanes(key.y);
+    }
+  }
+};
+
 HVAE_FOR_AVX2 inline Half advance(const Half& c, __m256i key_x, __m256i key_y) {
   const __m256i product0 = _mm256_mul_epu32(c.x, lanes(kPhiloxMultipliers[0]));
   const __m256i product1 = _mm256_mul_epu32(c.z, lanes(kPhiloxMultipliers[1]));
@@ -38,16 +51,17 @@ HVAE_FOR_AVX2 inline void interleave(__m256i even, __m256i odd, uint32_t* words)
 
 HVAE_FOR_AVX2 void draw(const NoiseSource& source, const uint32_t* blocks, int count, uint32_t* x,
                         uint32_t* y, uint32_t* z, uint32_t* w) {
+  const RoundKeys keys(noise_key(source.seed));
   const Counter counter = noise_counter(0, source.stream, source.sample);
+  const Half start{lanes(0), lanes(counter.y), lanes(counter.z), lanes(counter.w)};
   for (int i = 0; i < count; i += 8) {
     const __m256i block = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(blocks + i));
-    Half even{block, lanes(counter.y), lanes(counter.z), lanes(counter.w)};
-    Half odd{_mm256_srli_epi64(block, 32), even.y, even.z, even.w};
-    Key key = noise_key(source.seed);
+    Half even{block, start.y, start.z, start.w};
+    Half odd{_mm256_srli_epi64(block, 32), start.y, start.z, start.w};
+#pragma GCC unroll 10
     for (int round = 0; round < kPhiloxRounds; ++round) {
-      even = advance(even, lanes(key.x), lanes(key.y));
-      odd = advance(odd, lanes(key.x), lanes(key.y));
-      key = next_key(key);
+      even = advance(even, keys.x[round], keys.y[round]);
+      odd = advance(odd, keys.x[round], keys.y[round]);
     }
     interleave(even.x, odd.x, x + i);
     interleave(even.y, odd.y, y + i);

@@ -65,7 +65,11 @@ struct TileBlocks {
     const uint32_t last = static_cast<uint32_t>((element + length - 1) / 4);
     const bool shared = count > 0 && blocks[count - 1] == first;
     run_start[channel] = 4 * (shared ? count - 1 : count) + static_cast<int>(element % 4);
-    for (uint32_t block = first + shared; block <= last; ++block) blocks[count++] = block;
+    const uint32_t start = first + shared;
+    const int added = static_cast<int>(last + 1 - start);
+#pragma omp simd
+    for (int i = 0; i < added; ++i) blocks[count + i] = start + static_cast<uint32_t>(i);
+    count += added;
   }
 
   // The normals of all blocks, four lanes each.

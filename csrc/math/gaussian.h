@@ -39,14 +39,30 @@ struct SampleGrad {
   T mean, raw;
 };
 
-// The floor is added, not a maximum: its gradient never dies. It is ignored in the log form.
+// The softplus form from t = 2^-|s|. The floor is added, not a maximum: its gradient never dies.
+template <typename T>
+HVAE_HD T softplus_decay(T raw) {
+  return exp2(-abs(raw));
+}
+
+template <typename T>
+HVAE_HD T softplus_std(T raw, T decay, T floor) {
+  const T positive = raw > 0 ? raw : 0;  // drops a NaN, which the other term keeps
+  return floor + (positive + log2_1p(decay));
+}
+
+template <typename T>
+HVAE_HD T softplus_slope(T raw, T decay) {
+  return (raw > 0 ? 1 : decay) / (1 + decay);
+}
+
+// The log form ignores the floor.
 template <StdForm form, typename T>
 HVAE_HD T std_of(T raw, T floor) {
   if constexpr (form == StdForm::kLog) {
     return exp(raw);
   } else {
-    const T positive = raw > 0 ? raw : 0;  // drops a NaN, which the other term keeps
-    return floor + (positive + log2_1p(exp2(-abs(raw))));
+    return softplus_std(raw, softplus_decay(raw), floor);
   }
 }
 
@@ -56,28 +72,43 @@ HVAE_HD Std<T> std_with_slope(T raw, T floor) {
     const T value = exp(raw);
     return {value, value};
   } else {
-    const T t = exp2(-abs(raw));
-    const T positive = raw > 0 ? raw : 0;
-    return {floor + (positive + log2_1p(t)), (raw > 0 ? 1 : t) / (1 + t)};
+    const T decay = softplus_decay(raw);
+    return {softplus_std(raw, decay, floor), softplus_slope(raw, decay)};
   }
+}
+
+template <typename T>
+HVAE_HD Latent<T> latent_of_stds(T mean_q, T std_q, T mean_p, T std_p, T eps) {
+  const T inverse_p = 1 / std_p;
+  const T ratio = std_q * inverse_p, gap = (mean_q - mean_p) * inverse_p;
+  const T half = static_cast<T>(0.5);
+  return {mean_q + std_q * eps, half * (ratio * ratio + gap * gap - 1) - log(ratio)};
 }
 
 template <StdForm form, typename T>
 HVAE_HD Latent<T> latent(T mean_q, T raw_q, T mean_p, T raw_p, T eps, T floor) {
-  const T std_q = std_of<form>(raw_q, floor);
-  T inverse_p, ratio, log_ratio;
   if constexpr (form == StdForm::kLog) {
-    inverse_p = exp(-raw_p);
-    log_ratio = raw_q - raw_p;
-    ratio = exp(log_ratio);  // exp(raw_q) / exp(raw_p) may overflow where this does not
+    const T std_q = exp(raw_q), inverse_p = exp(-raw_p);
+    const T log_ratio = raw_q - raw_p;
+    const T ratio = exp(log_ratio);  // std_q * inverse_p may overflow where this does not
+    const T gap = (mean_q - mean_p) * inverse_p;
+    const T half = static_cast<T>(0.5);
+    return {mean_q + std_q * eps, half * (ratio * ratio + gap * gap - 1) - log_ratio};
   } else {
-    inverse_p = 1 / std_of<form>(raw_p, floor);
-    ratio = std_q * inverse_p;
-    log_ratio = log(ratio);
+    return latent_of_stds(mean_q, std_of<form>(raw_q, floor), mean_p, std_of<form>(raw_p, floor),
+                          eps);
   }
+}
+
+template <typename T>
+HVAE_HD LatentGrad<T> latent_grad_of_stds(T mean_q, Std<T> q, T mean_p, Std<T> p, T eps, T grad_z,
+                                          T grad_kl) {
+  const T inverse_p = 1 / p.value;
+  const T ratio = q.value * inverse_p, square = ratio * ratio;
   const T gap = (mean_q - mean_p) * inverse_p;
-  const T half = static_cast<T>(0.5);
-  return {mean_q + std_q * eps, half * (ratio * ratio + gap * gap - 1) - log_ratio};
+  const T pull = grad_kl * gap * inverse_p;
+  return {grad_z + pull, (grad_z * eps + grad_kl * (square - 1) / q.value) * q.slope, -pull,
+          grad_kl * (1 - square - gap * gap) * inverse_p * p.slope};
 }
 
 template <StdForm form, typename T>
@@ -90,13 +121,8 @@ HVAE_HD LatentGrad<T> latent_grad(T mean_q, T raw_q, T mean_p, T raw_p, T eps, T
     return {grad_z + pull, grad_z * eps * exp(raw_q) + grad_kl * (square - 1), -pull,
             grad_kl * (1 - square - gap * gap)};
   } else {
-    const Std<T> q = std_with_slope<form>(raw_q, floor), p = std_with_slope<form>(raw_p, floor);
-    const T inverse_p = 1 / p.value;
-    const T ratio = q.value * inverse_p, square = ratio * ratio;
-    const T gap = (mean_q - mean_p) * inverse_p;
-    const T pull = grad_kl * gap * inverse_p;
-    return {grad_z + pull, (grad_z * eps + grad_kl * (square - 1) / q.value) * q.slope, -pull,
-            grad_kl * (1 - square - gap * gap) * inverse_p * p.slope};
+    return latent_grad_of_stds(mean_q, std_with_slope<form>(raw_q, floor), mean_p,
+                               std_with_slope<form>(raw_p, floor), eps, grad_z, grad_kl);
   }
 }
 
