@@ -1,6 +1,6 @@
 // exp, log and friends for the kernels: branch-free in float, so that loops over them vectorise.
-// Polynomials are split into halves that do not wait for each other (Estrin's scheme): with
-// Horner's, the loops spend their time on the latency of chained multiply-adds.
+// Polynomials are split into halves that do not wait for each other: in Horner's scheme the loops
+// spend their time on the latency of chained multiply-adds.
 //
 // float: polynomials, within 4 ulp of the true value (tests/cpp/test_math.cpp); exp and log of
 // CUDA's library on its devices, where they are as fast. double: libm. NaN gives NaN everywhere,
@@ -37,23 +37,16 @@ HVAE_HD uint32_t bits_of_float(float value) {
 
 namespace detail {
 
-// Adding it rounds a float of magnitude below 2^22 to an integer n, and leaves n + 126 in the low
-// bits of the sum: shifted to the exponent's place these are 2^(n - 1).
-constexpr float kRoundingShift =
-    12582912.0f + 126.0f;  // 1.5 * 2^23, and the exponent's bias less 1
+// Added to a float of magnitude below 2^22 it rounds that to an integer n, and leaves n + 127 in
+// the low bits of the sum: shifted to the exponent's place these are 2^n.
+constexpr float kRoundingShift = 12582912.0f + 127.0f;  // 1.5 * 2^23, and the exponent's bias
 
-// e^r on |r| <= ln(2)/2, relative error 3e-9 before rounding.
-HVAE_HD float exp_reduced(float r) {
+// 2^r on |r| <= 1/2, relative error 2e-9 before rounding.
+HVAE_HD float exp2_reduced(float r) {
   const float r2 = r * r;
-  const float high = 4.166838899e-2f + 8.368710056e-3f * r + 1.381461276e-3f * r2;
-  const float p = 4.999999404e-1f + 1.666652113e-1f * r + high * r2;
-  return p * r2 + r + 1.0f;
-}
-
-// m * 2^n for -125 <= n <= 128, where n arrives as kRoundingShift + n. By half of 2^n, since 2^128
-// is no float, but m * 2^128 may be.
-HVAE_HD float scale_by_power(float m, float shifted_n) {
-  return (m + m) * float_of_bits(bits_of_float(shifted_n) << 23);
+  const float p2 = 2.402264791e-1f + 5.550332470e-2f * r;
+  const float p4 = 9.618437366e-3f + 1.339887487e-3f * r + 1.535336064e-4f * r2;
+  return ((p2 + p4 * r2) * r2 + 6.931472029e-1f * r) + 1.0f;
 }
 
 }  // namespace detail
@@ -63,26 +56,30 @@ HVAE_HD float exp(float x) {
 #if defined(__CUDA_ARCH__)
   return ::expf(x);
 #else
-  const float bounded = x > 89.0f ? 89.0f : x;
-  const float shifted = bounded * 1.44269504f + detail::kRoundingShift;
-  const float n = shifted - detail::kRoundingShift;
-  // ln 2 in a part whose products are exact and a small one
+  constexpr float kShift = detail::kRoundingShift - 1.0f;  // half of 2^n: 2^128 is no float, but
+  const float bounded = x > 89.0f ? 89.0f : x;             // the result may be
+  const float shifted = bounded * 1.44269504f + kShift;
+  const float n = shifted - kShift;
   const float r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
-  const float y = detail::scale_by_power(detail::exp_reduced(r), shifted);
+  const float r2 = r * r;  // e^r on |r| <= ln(2) / 2, relative error 3e-9 before rounding
+  const float high = 4.166838899e-2f + 8.368710056e-3f * r + 1.381461276e-3f * r2;
+  const float p = 4.999999404e-1f + 1.666652113e-1f * r + high * r2;
+  const float m = p * r2 + r + 1.0f;
+  const float y = (m + m) * float_of_bits(bits_of_float(shifted) << 23);
   return x < -86.9f ? 0.0f : y;
 #endif
 }
 
-// 2^x.
-HVAE_HD float exp2(float x) {
+// 2^-|x|.
+HVAE_HD float exp2_minus_abs(float x) {
 #if defined(__CUDA_ARCH__)
-  return ::exp2f(x);
+  return ::exp2f(-::fabsf(x));
 #else
-  const float bounded = x > 128.5f ? 128.5f : x;
+  const float minus = float_of_bits(bits_of_float(x) | 0x80000000u);
+  const float bounded = minus < -127.0f ? -127.0f : minus;  // where 2^n comes out as 0
   const float shifted = bounded + detail::kRoundingShift;
-  const float r = (bounded - (shifted - detail::kRoundingShift)) * 0.693147181f;
-  const float y = detail::scale_by_power(detail::exp_reduced(r), shifted);
-  return x < -125.0f ? 0.0f : y;
+  const float r = bounded - (shifted - detail::kRoundingShift);
+  return detail::exp2_reduced(r) * float_of_bits(bits_of_float(shifted) << 23);
 #endif
 }
 
@@ -94,14 +91,13 @@ HVAE_HD float log_normal_range(float x) {
       static_cast<int32_t>(bits - 0x3F3504F3u) >> 23;  // mantissa from sqrt(1/2)
   const float n = static_cast<float>(exponent);
   const float f = float_of_bits(bits - (static_cast<uint32_t>(exponent) << 23)) - 1.0f;
-  const float f2 = f * f, f4 = f2 * f2;
-  const float p0 =
-      3.333331347e-1f - 2.500000894e-1f * f + (2.000211924e-1f - 1.666799635e-1f * f) * f2;
-  const float p4 =
-      1.421955228e-1f - 1.240558922e-1f * f + (1.188816205e-1f - 1.167565212e-1f * f) * f2;
-  const float p = p0 + (p4 + 6.746640801e-2f * f4) * f4;
-  const float tail = p * f * f2 - n * 2.12194440e-4f - 0.5f * f2;
-  return f + tail + n * 0.693359375f;
+  const float f2 = f * f;
+  const float even =
+      3.333331673e-1f + (2.000228608e-1f + (1.418119611e-1f + 1.288162240e-1f * f2) * f2) * f2;
+  const float odd =
+      -2.500081043e-1f + (-1.662455314e-1f + (-1.312876763e-1f - 7.859545868e-2f * f2) * f2) * f2;
+  const float tail = ((even + odd * f) * f - 0.5f) * f2;
+  return f + (tail - n * 2.12194440e-4f) + n * 0.693359375f;
 }
 
 // ln x. Zero gives -infinity, a negative x NaN.
@@ -122,11 +118,10 @@ HVAE_HD float log(float x) {
 HVAE_HD float log2_1p(float t) {
   const float t2 = t * t, t4 = t2 * t2;
   const float p0 =
-      1.442695022f - 7.213461399e-1f * t + (4.808497131e-1f - 3.600120544e-1f * t) * t2;
+      1.442694997f - 7.213402073e-1f * t + (4.806929444e-1f - 3.584083770e-1f * t) * t2;
   const float p4 =
-      2.838637829e-1f - 2.208130211e-1f * t + (1.529783905e-1f - 8.217522502e-2f * t) * t2;
-  const float p8 = 2.863959968e-2f - 4.680137616e-3f * t;
-  return (p0 + (p4 + p8 * t4) * t4) * t;
+      2.756410550e-1f - 1.971182326e-1f * t + (1.128553425e-1f - 4.256654774e-2f * t) * t2;
+  return (p0 + (p4 + 7.549055401e-3f * t4) * t4) * t;
 }
 
 HVAE_HD float sqrt(float x) {
@@ -158,7 +153,7 @@ HVAE_HD void sincos_turn(uint32_t turn, float& sine, float& cosine) {
 }
 
 HVAE_HD double exp(double x) { return ::exp(x); }
-HVAE_HD double exp2(double x) { return ::exp2(x); }
+HVAE_HD double exp2_minus_abs(double x) { return ::exp2(-::fabs(x)); }
 HVAE_HD double log_normal_range(double x) { return ::log(x); }
 HVAE_HD double log(double x) { return ::log(x); }
 HVAE_HD double log2_1p(double t) { return ::log1p(t) * 1.4426950408889634; }

@@ -42,7 +42,7 @@ struct SampleGrad {
 // The softplus form from t = 2^-|s|. The floor is added, not a maximum: its gradient never dies.
 template <typename T>
 HVAE_HD T softplus_decay(T raw) {
-  return exp2(-abs(raw));
+  return exp2_minus_abs(raw);
 }
 
 template <typename T>

@@ -36,8 +36,8 @@ void test_accuracy() {
       "exp", -86.8, 88.7, 1, [](float x) { return hvae::exp(x); },
       [](double x) { return std::exp(x); });
   expect_ulps(
-      "exp2", -125, 127.9, 1, [](float x) { return hvae::exp2(x); },
-      [](double x) { return std::exp2(x); });
+      "exp2_minus_abs", -125, 125, 1.5, [](float x) { return hvae::exp2_minus_abs(x); },
+      [](double x) { return std::exp2(-std::fabs(x)); });
   expect_ulps(
       "log", 0.5, 2, 1.5, [](float x) { return hvae::log(x); },
       [](double x) { return std::log(x); });
@@ -53,12 +53,12 @@ void test_accuracy() {
 }
 
 void test_special_values() {
-  expect(std::isnan(hvae::exp(kNaN)) && std::isnan(hvae::exp2(kNaN)), "exp keeps NaN");
+  expect(std::isnan(hvae::exp(kNaN)) && std::isnan(hvae::exp2_minus_abs(kNaN)), "exp keeps NaN");
   expect(std::isnan(hvae::log(kNaN)) && std::isnan(hvae::log2_1p(kNaN)), "log keeps NaN");
   expect(hvae::exp(kInfinity) == kInfinity && hvae::exp(89.f) == kInfinity, "exp overflows");
-  expect(hvae::exp2(kInfinity) == kInfinity && hvae::exp2(128.f) == kInfinity, "exp2 overflows");
   expect(hvae::exp(-kInfinity) == 0 && hvae::exp(-200.f) == 0, "exp underflows");
-  expect(hvae::exp2(-kInfinity) == 0 && hvae::exp2(-200.f) == 0, "exp2 underflows");
+  expect(hvae::exp2_minus_abs(kInfinity) == 0 && hvae::exp2_minus_abs(-200.f) == 0,
+         "exp2_minus_abs underflows");
   expect(hvae::log(0.f) == -kInfinity && hvae::log(kInfinity) == kInfinity, "log at the ends");
   expect(std::isnan(hvae::log(-1.f)), "log of a negative is NaN");
 }
