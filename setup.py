@@ -293,9 +293,10 @@ class BuildPy(build_py):
         # setuptools never removes what an earlier build left there, such as a deleted module.
         shutil.rmtree(package, ignore_errors=True)
         super().run()
-        (package / "configs").mkdir(parents=True, exist_ok=True)
-        for config in sorted(Path("configs").glob("*.yaml")):
-            self.copy_file(str(config), str(package / "configs" / config.name))
+        for config in sorted(Path("configs").rglob("*.yaml")):
+            target = package / config
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_file(str(config), str(target))
         return None
 
 

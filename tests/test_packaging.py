@@ -174,7 +174,7 @@ def test_wheel_holds_all_that_a_user_needs(clone: Path, tmp_path: Path) -> None:
     names = set(wheel.namelist())
     wanted = {"hvae/_ops.so", f"hvae/_host{sysconfig.get_config_var('EXT_SUFFIX')}"}
     wanted |= {"hvae/_build.json", "hvae/_host.pyi", "hvae/py.typed"}
-    wanted |= {f"hvae/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")}
+    wanted |= {f"hvae/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
     # Every module, since a folder without __init__.py is left out in silence; and the data.
     shipped = [*(ROOT / "hvae").rglob("*.py"), *(ROOT / "hvae/data/embedded").rglob("*.*")]
     wanted |= {str(path.relative_to(ROOT)) for path in shipped}

@@ -26,7 +26,13 @@ class ObjectiveConfig(Section):
 
 
 class GuardConfig(Section):
-    """Gradient control from a running quantile of the gradient norm."""
+    """Gradient control from a running quantile of the gradient norm, or from fixed norms."""
+
+    clip_norm: float | None = Field(default=None, gt=0.0)
+    """Norm that gradients are clipped to. Null: the running quantile."""
+
+    skip_norm: float | None = Field(default=None, gt=0.0)
+    """Steps whose norm exceeds this are skipped. Null: skip_factor times what is clipped to."""
 
     quantile: float = Field(default=0.95, gt=0.0, lt=1.0)
     """Quantile of recent norms that gradients are clipped to."""

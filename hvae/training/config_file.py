@@ -12,7 +12,7 @@ from hvae.errors import UserError
 from hvae.resources import config_dir
 from hvae.training.config import Config
 from hvae.training.config_errors import explain
-from hvae.training.config_source import merge, read_file, read_override
+from hvae.training.config_source import Source, merge, read_file, read_override
 
 
 def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -26,8 +26,21 @@ def load_config(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Conf
         UserError: one line that says where the mistake is, what was wanted and what came.
     """
     path = _find(path_or_name)
-    sources = [read_file(path), *(read_override(text) for text in overrides)]
-    values = {"name": path.stem.replace("_", "-"), **merge(sources)}
+    return _checked(path.stem.replace("_", "-"), read_file(path), overrides)
+
+
+def make_config(name: str, values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """Returns the configuration of a run `name` in nested values, with overrides applied.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    return _checked(name, Source(name, values, None, has_lines=False), overrides)
+
+
+def _checked(name: str, base: Source, overrides: Sequence[str]) -> Config:
+    sources = [base, *(read_override(text) for text in overrides)]
+    values = {"name": name, **merge(sources)}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -50,11 +63,14 @@ def config_schema() -> dict[str, Any]:
 
 def list_configs() -> list[tuple[str, str]]:
     """Returns (name, first comment line) of each shipped configuration, by name."""
-    return [(path.stem, _first_comment(path)) for path in _shipped()]
+    return [(name, _first_comment(path)) for name, path in _shipped().items()]
 
 
-def _shipped() -> list[Path]:
-    return sorted(config_dir().glob("*.yaml"))
+def _shipped() -> dict[str, Path]:
+    """The shipped files by name: the path below their folder, without the suffix."""
+    folder = config_dir()
+    files = sorted(folder.rglob("*.yaml"))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def _first_comment(path: Path) -> str:
@@ -67,7 +83,7 @@ def _find(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if path.is_file():
         return path
-    shipped = {file.stem: file for file in _shipped()}
+    shipped = _shipped()
     name = str(path_or_name).replace("-", "_")
     if name in shipped:
         return shipped[name]
@@ -77,7 +93,7 @@ def _find(path_or_name: str | Path) -> Path:
 def _not_found(path: Path, shipped: list[str]) -> str:
     siblings = [str(file) for file in sorted(path.parent.glob("*.yaml"))] if path.suffix else []
     near = difflib.get_close_matches(str(path), siblings, n=1)
-    near += difflib.get_close_matches(path.stem.replace("-", "_"), shipped, n=1)
+    near += difflib.get_close_matches(str(path.with_suffix("")).replace("-", "_"), shipped, n=1)
     advice = f"did you mean {near[0]}?" if near else f"shipped: {', '.join(shipped) or 'none'}"
     what = "is a folder, wanted a YAML file" if path.is_dir() else "no such configuration"
     return f"{path}: {what}; {advice}"

@@ -38,7 +38,9 @@ class Guard:
         else                                         scale by min(1, threshold / norm), record
 
     The threshold is the quantile of the last `window` recorded norms; before 64 are recorded it is
-    twice their median, and nothing finite is skipped.
+    twice their median, and nothing finite is skipped. `clip_norm` and `skip_norm` of the
+    configuration take the place of the threshold and of skip_factor x threshold, from the first
+    step on; that no run of skips exceeds max_skips holds all the same.
     """
 
     def __init__(self, config: GuardConfig) -> None:
@@ -58,8 +60,9 @@ class Guard:
         if not math.isfinite(norm):
             return self._skip_nonfinite(threshold)
         self.nonfinite_in_row = 0
-        limit = self.config.skip_factor * threshold
-        may_skip = len(self.norms) >= _ENOUGH and self.skips_in_row < self.config.max_skips
+        limit = self.config.skip_norm or self.config.skip_factor * threshold
+        trusted = self.config.skip_norm is not None or len(self.norms) >= _ENOUGH
+        may_skip = trusted and self.skips_in_row < self.config.max_skips
         if norm > 0:  # a threshold of zero could never rise again
             self.norms.append(min(norm, limit))
         if norm > limit and may_skip:
@@ -81,6 +84,8 @@ class Guard:
         return Verdict(None, threshold)
 
     def _threshold(self) -> float:
+        if self.config.clip_norm is not None:
+            return self.config.clip_norm
         ordered = sorted(self.norms)
         if not ordered:
             return math.inf

@@ -148,3 +148,11 @@ def test_the_window_forgets():
     for _ in range(WARM):
         guard.judge(1.0)
     assert guard.judge(1.0).threshold == 1.0
+
+
+def test_fixed_norms_take_the_place_of_the_quantile():
+    guard = Guard(GuardConfig(clip_norm=200.0, skip_norm=400.0, max_skips=2))
+    assert guard.judge(100.0) == Verdict(1.0, 200.0)
+    assert guard.judge(300.0).scale == pytest.approx(2 / 3)
+    assert [guard.judge(401.0).skip for _ in range(3)] == [True, True, False]  # no dead-lock
+    assert guard.judge(401.0).skip
