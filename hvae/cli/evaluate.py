@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hvae.metrics import LikelihoodResult
     from hvae.models import HVAE
 
-PROTOCOL = "bits/dim of the uint8 values; beta 1, no free bits, averaged weights, every image once"
+PROTOCOL = "beta 1, no free bits, averaged weights, every image once"
 
 
 class SplitName(StrEnum):
@@ -64,7 +64,7 @@ def evaluate(
             progress=update,
         )
     weights = weights_record(run)
-    record = {**asdict(result), "protocol": PROTOCOL, **weights}
+    record = {**asdict(result), "protocol": _protocol(result), **weights}
     text = f"{_summary(result, weights)}\n\n{_groups(result, model)}"
     print_result(record, text, as_json=json)
 
@@ -80,9 +80,18 @@ def _summary(result: "LikelihoodResult", weights: dict[str, str]) -> str:
         f"sha256 {result.sha256[:16]}",
         "weights": f"{weights['checkpoint']}, sha256 {weights['checkpoint_sha256'][:16]}",
         "seed": str(result.seed),
-        "protocol": PROTOCOL,
+        "protocol": _protocol(result),
     }
     return table(rows)
+
+
+def _protocol(result: "LikelihoodResult") -> str:
+    bits = result.likelihood_bits
+    what = f"bits/dim of the upper {bits} bits" if bits < 8 else "bits/dim of the uint8 values"
+    if result.likelihood_form == "compat":
+        what += " by the published VDVAE's formula"
+        what += ", which is no likelihood at fewer than 8" if bits < 8 else ""
+    return f"{what}; {PROTOCOL}"
 
 
 def _groups(result: "LikelihoodResult", model: "HVAE") -> str:

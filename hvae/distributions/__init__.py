@@ -13,4 +13,11 @@ def make_likelihood(config: LikelihoodConfig, channels: int) -> Likelihood:
     Raises:
         UserError: if that likelihood cannot model so many channels.
     """
-    return LogisticMixture(channels, mixtures=config.mixtures, bits=config.bits)
+    return LogisticMixture(
+        channels,
+        mixtures=config.mixtures,
+        bits=config.bits,
+        form=config.form,
+        input_mean=config.input_mean,
+        input_std=config.input_std,
+    )

@@ -82,25 +82,14 @@ def logistic_mixture_sample(
         bits: bit depth of the levels.
         temperature: multiplies the logistic scale; 0 gives the picked component's mean.
     """
-    logits, means, log_scales, raw_coefficients = _split(params, colours)
-    batch, pixels = params.shape[0], params[0, 0].numel()
-    uniform = philox_uniform(rng, stream, pixels, batch).to(means.dtype)
-    uniform = uniform.movedim(-1, 1).reshape(batch, 4, *params.shape[2:])
-    # The last component also takes what rounding leaves of the unit interval.
-    cdf = logits.softmax(1).cumsum(1)[:, :-1]
-    pick = (uniform[:, :1] > cdf).sum(1, keepdim=True).unsqueeze(1)
-
-    def picked(per_component: Tensor) -> Tensor:  # (N, n, M, *S) -> (N, n, *S)
-        return per_component.take_along_dim(pick, 2).squeeze(2)
-
-    mean, coefficients = picked(means), picked(raw_coefficients).tanh()
-    scale = picked(log_scales).clamp(min=LOG_SCALE_FLOOR).exp()
+    picked = pick_components(params, colours, rng, stream)
     last = 2**bits - 1
     targets: list[Tensor] = []
     levels: list[Tensor] = []
     for colour in range(colours):
-        centre = _coupled(mean, coefficients, targets, colour)
-        draw = centre + temperature * scale[:, colour] * uniform[:, 1 + colour].logit()
+        centre = coupled_mean(picked.mean, picked.coefficients, targets, colour)
+        noise = temperature * picked.scale[:, colour] * picked.uniform[:, 1 + colour].logit()
+        draw = centre + noise
         levels.append(((draw + 1) / 2 * last).round().clamp(0, last))
         targets.append((2 * levels[-1] - last) / last)
     return torch.stack(levels, 1).long()
@@ -112,13 +101,39 @@ def logistic_mixture_mean(params: Tensor, colours: int) -> Tensor:
     Colours are chained within each component, then averaged: averaging colour by colour is wrong.
     What the end levels collect from the tails is ignored, but for a final clamp.
     """
-    logits, means, _, raw_coefficients = _split(params, colours)
+    logits, means, _, raw_coefficients = split_params(params, colours)
     coefficients = raw_coefficients.tanh()
     chained: list[Tensor] = []
     for colour in range(colours):
-        chained.append(_coupled(means, coefficients, chained, colour))
+        chained.append(coupled_mean(means, coefficients, chained, colour))
     weights = logits.softmax(1).unsqueeze(1)
     return (weights * torch.stack(chained, 1)).sum(2).clamp(-1, 1)
+
+
+class PickedComponents(NamedTuple):
+    """One component per pixel, and the noise to draw from it; (N, n, *S) unless said otherwise."""
+
+    mean: Tensor
+    scale: Tensor
+    coefficients: Tensor  # after tanh; (N, 0, *S) for one colour
+    uniform: Tensor  # (N, 4, *S) in (0, 1); word 0 is spent
+
+
+def pick_components(params: Tensor, colours: int, rng: Tensor, stream: int) -> PickedComponents:
+    """Returns a component per pixel, by inverse CDF on word 0 of the pixel's Philox block."""
+    logits, means, log_scales, raw_coefficients = split_params(params, colours)
+    batch, pixels = params.shape[0], params[0, 0].numel()
+    uniform = philox_uniform(rng, stream, pixels, batch).to(means.dtype)
+    uniform = uniform.movedim(-1, 1).reshape(batch, 4, *params.shape[2:])
+    # The last component also takes what rounding leaves of the unit interval.
+    cdf = logits.softmax(1).cumsum(1)[:, :-1]
+    pick = (uniform[:, :1] > cdf).sum(1, keepdim=True).unsqueeze(1)
+
+    def picked(per_component: Tensor) -> Tensor:  # (N, n, M, *S) -> (N, n, *S)
+        return per_component.take_along_dim(pick, 2).squeeze(2)
+
+    scale = picked(log_scales).clamp(min=LOG_SCALE_FLOOR).exp()
+    return PickedComponents(picked(means), scale, picked(raw_coefficients).tanh(), uniform)
 
 
 class _Components(NamedTuple):
@@ -151,7 +166,7 @@ def _check(params: Tensor, x: Tensor, bits: int) -> None:
         raise ValueError(f"wanted integer levels of 1 to 16 bits, got {x.dtype} and bits={bits}")
 
 
-def _split(params: Tensor, colours: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def split_params(params: Tensor, colours: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns logits (N, M, *S) and means, log-scales, coefficients (N, n, M, *S), upcast."""
     params = params.to(arithmetic_dtype(params.dtype))
     slots = 3 if colours == 3 else 2
@@ -162,7 +177,7 @@ def _split(params: Tensor, colours: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     return logits, rest[:, :, 0], rest[:, :, 1], coefficients
 
 
-def _coupled(means: Tensor, coefficients: Tensor, targets: list[Tensor], colour: int) -> Tensor:
+def coupled_mean(means: Tensor, coefficients: Tensor, targets: list[Tensor], colour: int) -> Tensor:
     """Returns the means of one colour given the earlier colours' targets."""
     centre = means[:, colour]
     for slot, source in _COUPLING[colour]:
@@ -172,12 +187,12 @@ def _coupled(means: Tensor, coefficients: Tensor, targets: list[Tensor], colour:
 
 def _components(params: Tensor, x: Tensor, bits: int) -> _Components:
     colours, last = x.shape[1], 2**bits - 1
-    logits, means, raw_log_scales, raw_coefficients = _split(params, colours)
+    logits, means, raw_log_scales, raw_coefficients = split_params(params, colours)
     coefficients = raw_coefficients.tanh()
     targets = ((2 * x.to(means.dtype) - last) / last).unsqueeze(2)
     if colours == 3:
         known = list(targets.unbind(1))
-        means = torch.stack([_coupled(means, coefficients, known, c) for c in range(3)], 1)
+        means = torch.stack([coupled_mean(means, coefficients, known, c) for c in range(3)], 1)
     inverse_scale = raw_log_scales.clamp(min=LOG_SCALE_FLOOR).neg().exp()
     centred, delta = targets - means, 1 / last
     return _Components(
