@@ -18,6 +18,7 @@ from hvae.cli.output import example, fail, plain_warnings
 from hvae.cli.reconstruct import reconstruct
 from hvae.cli.sample import sample
 from hvae.cli.train import train
+from hvae.cli.vdvae import export_vdvae, import_vdvae
 from hvae.errors import HvaeError
 
 
@@ -66,6 +67,13 @@ app.command(epilog=example("hvae reconstruct runs/fashion-mini -n 16 -o pairs.pn
 app.command("eval", epilog=example("hvae eval runs/fashion-mini --importance 16"))(evaluate)
 app.command(epilog=example("hvae config fashion_mini train.lr=2e-4\nhvae config --list"))(config)
 app.command(epilog=example("hvae info"))(info)
+app.command(
+    "import-vdvae",
+    epilog=example("hvae import-vdvae cifar10-seed0-model-ema.th -o runs/cifar10 --preset cifar10"),
+)(import_vdvae)
+app.command("export-vdvae", epilog=example("hvae export-vdvae runs/cifar10 -o cifar10.th"))(
+    export_vdvae
+)
 app.add_typer(data, name="data")
 
 

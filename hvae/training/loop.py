@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hvae import __version__, checkpoint
+from hvae import checkpoint
 from hvae.data import ImageSource, Loader, open_source
 from hvae.errors import UserError
 from hvae.metrics.likelihood import evaluate_likelihood
@@ -22,7 +22,7 @@ from hvae.ops.philox import derive_seed
 from hvae.training.config import Config
 from hvae.training.metrics_log import Meter, MetricsLog
 from hvae.training.progress import TrainingProgress
-from hvae.training.run_folder import RunFolder, as_json
+from hvae.training.run_folder import RunFolder
 from hvae.training.sheets import write_sheets
 from hvae.training.signals import StopRequest, stop_on_signal
 from hvae.training.step import Stepper, StepReport
@@ -255,20 +255,8 @@ class _Run:
         self._checkpoint()
 
     def _checkpoint(self) -> None:
-        state = {
-            **self.stepper.state_dict(),
-            "meter": self.meter.state_dict(),
-            "result": self.result if self.stepper.images >= self.config.train.images else None,
-            "config": as_json(self.config),
-            "versions": {"hvae": __version__, "torch": torch.__version__},
-        }
-        checkpoint.save(
-            self.folder.path,
-            self.stepper.steps,
-            self.stepper.tensors(),
-            state,
-            keep_last=self.config.train.keep_last,
-        )
+        done = self.stepper.images >= self.config.train.images
+        self.folder.save(self.config, self.stepper, self.meter, self.result if done else None)
 
     def _restore(self, folder: Path) -> None:
         state = checkpoint.read_state(folder)

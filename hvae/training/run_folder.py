@@ -6,10 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hvae import checkpoint
+import torch
+from pydantic import ValidationError
+
+from hvae import __version__, checkpoint
 from hvae.errors import UserError
 from hvae.training.config import Config
 from hvae.training.config_file import config_yaml
+from hvae.training.metrics_log import Meter
+from hvae.training.step import Stepper
 
 # What may differ between the command that began a run and one that goes on with it: lengths and
 # intervals, and what has no influence on the weights.
@@ -57,7 +62,7 @@ class RunFolder:
         """
         latest = checkpoint.latest_checkpoint(self.path)
         if latest is not None:
-            saved = checkpoint.read_state(latest)["config"]
+            saved = _completed(checkpoint.read_state(latest)["config"])
             differing = _differences(saved, as_json(config))
             if differing:
                 raise UserError(
@@ -67,10 +72,32 @@ class RunFolder:
         checkpoint.write_text(self.path / "config.yaml", config_yaml(config))
         return latest
 
+    def save(
+        self, config: Config, stepper: Stepper, meter: Meter, result: dict[str, Any] | None
+    ) -> None:
+        """Commits a checkpoint of where a run stands; `result` is its score once it is done."""
+        state = {
+            **stepper.state_dict(),
+            "meter": meter.state_dict(),
+            "result": result,
+            "config": as_json(config),
+            "versions": {"hvae": __version__, "torch": torch.__version__},
+        }
+        keep = config.train.keep_last
+        checkpoint.save(self.path, stepper.steps, stepper.tensors(), state, keep_last=keep)
+
 
 def as_json(config: Config) -> dict[str, Any]:
     """Returns the configuration as JSON values."""
     return config.model_dump(mode="json")
+
+
+def _completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration with the defaults of keys that are younger than it."""
+    try:
+        return as_json(Config.model_validate(saved))
+    except ValidationError:
+        return saved  # of another version; its differences are named
 
 
 def _differences(saved: Any, asked: Any, key: str = "") -> list[str]:

@@ -42,6 +42,18 @@ def test_the_same_configuration_goes_on_from_the_latest_checkpoint(tiny):
         assert folder.begin(config) == folder.path / "checkpoints" / "step-3"
 
 
+def test_a_run_from_before_a_key_existed_goes_on_with_its_default(tiny):
+    config, folder = tiny(), RunFolder(tiny())
+    with folder.locked():
+        folder.begin(config)
+        older = as_json(config)
+        del older["train"]["guard"]["clip_norm"], older["model"]["likelihood"]["input_mean"]
+        save(folder, older)
+        assert folder.begin(config) is not None
+        with pytest.raises(UserError, match=r"model\.likelihood\.input_mean=127\.5 \(now 100\.0\)"):
+            folder.begin(tiny("model.likelihood.input_mean=100.0"))
+
+
 @pytest.mark.parametrize(
     ("override", "difference"),
     [
