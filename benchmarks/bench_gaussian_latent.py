@@ -32,10 +32,11 @@ def main() -> None:
         comparisons = list(gaussian_latent.run(args.size, stds=args.std, rounds=args.rounds))
     except (UserError, AssertionError) as error:
         sys.exit(f"no figures: {error}")
+    table = report.markdown(comparisons)
     with one_thread():
-        print(report.headline(report.machine()), report.markdown(comparisons), sep="\n\n")
+        print(report.headline(report.machine()), table, sep="\n\n")
         if args.save:
-            report.save("gaussian_latent", comparisons, RESULTS)
+            report.save("gaussian_latent", comparisons, table, RESULTS)
 
 
 @pytest.mark.parametrize("which", gaussian_latent.PASSES)

@@ -85,15 +85,22 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def save(name: str, comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
-    """Write `<name>-<date>.json` and `.md` into `folder`; returns the two paths."""
+def save(name: str, figures: Sequence[Any], table: str, folder: Path) -> list[Path]:
+    """Write `<name>-<date>.json` and `.md` into `folder`; returns the two paths.
+
+    Args:
+        name: of the benchmark.
+        figures: dataclasses, a line of the table each.
+        table: the figures in Markdown.
+        folder: made if missing.
+    """
     where = machine()
     stem = folder / f"{name}-{where['date'][:10]}"
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"machine": where, "comparisons": [asdict(c) for c in comparisons]}
+    record = {"machine": where, "comparisons": [asdict(figure) for figure in figures]}
     json_path, table_path = stem.with_suffix(".json"), stem.with_suffix(".md")
     json_path.write_text(json.dumps(record, indent=1) + "\n")
-    table_path.write_text(f"{headline(where)}\n\n{markdown(comparisons)}\n")
+    table_path.write_text(f"{headline(where)}\n\n{table}\n")
     return [json_path, table_path]
 
 

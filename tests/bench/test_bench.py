@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hvae._native import NativeStatus
-from hvae.bench import gaussian_latent, report
+from hvae.bench import gaussian_latent, report, training_step
 from hvae.bench.measure import Quantiles, extra_peak_bytes, interleaved_ms
 from hvae.errors import UserError
 
@@ -49,11 +49,12 @@ def test_the_table_gives_medians_and_spread():
 
 
 def test_results_are_saved_with_their_machine(tmp_path):
-    json_path, table_path = report.save("op", [comparison()], tmp_path)
+    table = report.markdown([comparison()])
+    json_path, table_path = report.save("op", [comparison()], table, tmp_path)
     record = json.loads(json_path.read_text())
     assert record["machine"]["torch"] == torch.__version__
     assert record["comparisons"][0]["ratio"]["eager"] == {"p20": 2.0, "p50": 4.0, "p80": 8.0}
-    assert report.markdown([comparison()]) in table_path.read_text()
+    assert table in table_path.read_text()
 
 
 def test_nothing_is_measured_without_kernels(monkeypatch):
@@ -87,3 +88,23 @@ def test_eager_and_fused_run_the_same_pass(std, which):
         assert eager.shape == fused.shape
     if which == "forward":
         torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_saved_bytes_are_those_of_the_graph(monkeypatch):
+    """A product keeps both factors; what several nodes share counts once, parameters not at all."""
+    model = torch.nn.Linear(1, 1)
+    x = torch.ones(1000, requires_grad=True)
+
+    def loss(*_):
+        y = x.exp()  # keeps its result
+        return (y * y).sum() + model.weight.pow(2).sum()
+
+    monkeypatch.setattr(training_step, "loss_of", loss)
+    assert training_step.saved_bytes(model, reference=False) == 4000
+
+
+def test_a_step_changes_the_weights():
+    model = training_step.make_model("vdvae")
+    before = model.decoder.out_conv.weight.clone()
+    training_step.step_of(model, "vdvae")()
+    assert not torch.equal(model.decoder.out_conv.weight, before)
