@@ -29,4 +29,11 @@ Tensor gaussian_sample_bwd(const Tensor& grad_z, const Tensor& p, const Optional
                            const Tensor& rng, int64_t stream, int64_t z_channels, int64_t std,
                            double floor, double temperature);
 
+// hvae/ops/logistic_mixture.py
+
+Tensor logistic_mixture_nll(const Tensor& params, const Tensor& x, int64_t bits, bool per_pixel);
+
+Tensor logistic_mixture_nll_bwd(const Tensor& grad_nll, const Tensor& params, const Tensor& x,
+                                int64_t bits, bool per_pixel);
+
 }  // namespace hvae

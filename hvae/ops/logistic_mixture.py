@@ -24,6 +24,8 @@ from hvae.ops.philox import philox_uniform
 
 LOG_SCALE_FLOOR = -7.0
 
+_LEVEL_DTYPES = (torch.uint8, torch.int16, torch.int32)  # that kernels read
+
 # For each colour: (coefficient slot, colour whose target it multiplies).
 _COUPLING: tuple[tuple[tuple[int, int], ...], ...] = ((), ((0, 0),), ((1, 0), (2, 1)))
 
@@ -54,6 +56,8 @@ def logistic_mixture_nll(
     _check(params, x, bits)
     if reduce not in ("sample", "pixel"):
         raise ValueError(f'reduce: wanted "sample" or "pixel", got {reduce!r}')
+    if x.dtype not in _LEVEL_DTYPES:
+        x = x.int()
     op = _nll if reference_forced() else torch.ops.hvae.logistic_mixture_nll
     nll: Tensor = op(params, x, bits, reduce == "pixel")
     return nll

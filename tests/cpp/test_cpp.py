@@ -44,7 +44,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [compile_object(source, folder, "-O3") for source in KERNELS]
 
 
-@pytest.mark.parametrize("name", ["test_math", "test_gaussian"])
+@pytest.mark.parametrize("name", ["test_math", "test_gaussian", "test_logistic"])
 def test_maths(name: str, tmp_path: Path) -> None:
     run(compile_test(name, tmp_path))
 
