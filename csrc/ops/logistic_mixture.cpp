@@ -77,9 +77,9 @@ struct Inputs {
     STD_TORCH_CHECK(x.dim() == params.dim() && (x.size(1) == 1 || x.size(1) == 3),
                     "x must be (B, 1 or 3, *S), got ", to_string(sizes_of(x)));
     check_sizes("x", x, with_channels(sizes_of(params), x.size(1)));
-    STD_TORCH_CHECK(params.size(1) % parameters_per_component(x.size(1)) == 0,
-                    "params must have ", parameters_per_component(x.size(1)),
-                    " channels per component, got ", params.size(1));
+    STD_TORCH_CHECK(params.size(1) % parameters_per_component(x.size(1)) == 0, "params must have ",
+                    parameters_per_component(x.size(1)), " channels per component, got ",
+                    params.size(1));
     STD_TORCH_CHECK(bits >= 1 && bits <= 16, "bits must be in [1, 16], got ", bits);
     return x.size(1);
   }

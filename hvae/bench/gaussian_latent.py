@@ -14,14 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hvae import _native, ops
-from hvae.bench.measure import (
-    Call,
-    Quantiles,
-    copy_bytes_per_second,
-    extra_peak_bytes,
-    interleaved_ms,
-    one_thread,
-)
+from hvae.bench import report
+from hvae.bench.measure import Call, one_thread
 from hvae.bench.report import Comparison
 from hvae.errors import UserError
 from hvae.ops.gaussian import StdForm
@@ -80,20 +74,14 @@ def check(size: int, dtype: torch.dtype, std: StdForm) -> None:
 def compare(q: Tensor, p: Tensor, std: StdForm, which: str, rounds: int) -> Comparison:
     """Measure one pass of all variants on (B, 2C, H, W) parameters."""
     calls = {name: call_of(draw, q, p, which) for name, draw in draws(std).items()}
-    times = interleaved_ms(calls, rounds)
-    ratios = {
-        name: [ours / fused for ours, fused in zip(values, times["fused"], strict=True)]
-        for name, values in times.items()
-    }
     latent_bytes = q.numel() // 2 * q.element_size()
     shape = "x".join(map(str, (q.shape[0], q.shape[1] // 2, *q.shape[2:])))
-    return Comparison(
-        case=f"{shape} {str(q.dtype).removeprefix('torch.')} {std} {which}",
-        time_ms={name: Quantiles.of(values) for name, values in times.items()},
-        ratio={name: Quantiles.of(values) for name, values in ratios.items()},
-        extra_peak_bytes={name: extra_peak_bytes(call) for name, call in calls.items()},
+    return report.compare(
+        f"{shape} {str(q.dtype).removeprefix('torch.')} {std} {which}",
+        calls,
+        rounds=rounds,
         moved_bytes=MOVED_TENSORS[which] * latent_bytes,
-        copy_bytes_per_second=copy_bytes_per_second(4 * latent_bytes),
+        copied_bytes=4 * latent_bytes,
     )
 
 

@@ -12,7 +12,13 @@ from typing import Any
 import torch
 
 from hvae import _native
-from hvae.bench.measure import Quantiles
+from hvae.bench.measure import (
+    Call,
+    Quantiles,
+    copy_bytes_per_second,
+    extra_peak_bytes,
+    interleaved_ms,
+)
 
 MIB = 2**20
 # Says where files lie here. That the kernels are loaded goes without saying in a result.
@@ -43,6 +49,33 @@ class Comparison:
     def fused_bytes_per_second(self) -> float:
         """The rate at which the fused op moves `moved_bytes`."""
         return self.moved_bytes / (self.time_ms["fused"].p50 / 1000)
+
+
+def compare(
+    case: str, calls: Mapping[str, Call], *, rounds: int, moved_bytes: int, copied_bytes: int
+) -> Comparison:
+    """Measures the variants of one op, "fused" among them, on one case.
+
+    Args:
+        case: as a reader would write it.
+        calls: one pass of each variant.
+        rounds: interleaved figures per variant.
+        moved_bytes: what the fused op reads and writes.
+        copied_bytes: size of the plain copy that it is compared with.
+    """
+    times = interleaved_ms(calls, rounds)
+    ratios = {
+        name: [ours / fused for ours, fused in zip(values, times["fused"], strict=True)]
+        for name, values in times.items()
+    }
+    return Comparison(
+        case=case,
+        time_ms={name: Quantiles.of(values) for name, values in times.items()},
+        ratio={name: Quantiles.of(values) for name, values in ratios.items()},
+        extra_peak_bytes={name: extra_peak_bytes(call) for name, call in calls.items()},
+        moved_bytes=moved_bytes,
+        copy_bytes_per_second=copy_bytes_per_second(copied_bytes),
+    )
 
 
 def machine() -> dict[str, Any]:

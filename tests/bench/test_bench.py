@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
+from hvae import ops
 from hvae._native import NativeStatus
-from hvae.bench import gaussian_latent, report, training_step
+from hvae.bench import gaussian_latent, logistic_mixture, report, training_step
 from hvae.bench.measure import Quantiles, extra_peak_bytes, interleaved_ms
 from hvae.errors import UserError
 
@@ -108,3 +109,17 @@ def test_a_step_changes_the_weights():
     before = model.decoder.out_conv.weight.clone()
     training_step.step_of(model, "vdvae")()
     assert not torch.equal(model.decoder.out_conv.weight, before)
+
+
+@pytest.mark.parametrize("dtype", logistic_mixture.DTYPES, ids=str)
+def test_the_mixtures_baseline_is_the_op(monkeypatch, dtype):
+    compiled = {"eager": logistic_mixture.plain_nll, "fused": ops.logistic_mixture_nll}
+    monkeypatch.setattr(logistic_mixture, "variants", lambda: compiled)
+    logistic_mixture.check(*logistic_mixture.inputs(2, 8, dtype))
+
+
+def test_a_wrong_baseline_of_the_mixture_is_found(monkeypatch):
+    wrong = {"eager": lambda params, x: 1.001 * logistic_mixture.plain_nll(params, x)}
+    monkeypatch.setattr(logistic_mixture, "variants", lambda: wrong)
+    with pytest.raises(AssertionError, match="eager is off by 1"):
+        logistic_mixture.check(*logistic_mixture.inputs(2, 8, torch.float32))
