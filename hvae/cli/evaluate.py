@@ -10,6 +10,7 @@ from hvae.cli.options import Data, Json, Run, Seed
 from hvae.cli.output import print_result, progress, table
 
 if TYPE_CHECKING:
+    from hvae.distributions import LikelihoodConfig
     from hvae.metrics import LikelihoodResult
     from hvae.models import HVAE
 
@@ -64,12 +65,19 @@ def evaluate(
             progress=update,
         )
     weights = weights_record(run)
-    record = {**asdict(result), "protocol": _protocol(result), **weights}
-    text = f"{_summary(result, weights)}\n\n{_groups(result, model)}"
+    likelihood = model.config.likelihood
+    record = {
+        **asdict(result),
+        "likelihood_bits": likelihood.bits,
+        "likelihood_form": likelihood.form,
+        "protocol": _protocol(likelihood),
+        **weights,
+    }
+    text = f"{_summary(result, weights, _protocol(likelihood))}\n\n{_groups(result, model)}"
     print_result(record, text, as_json=json)
 
 
-def _summary(result: "LikelihoodResult", weights: dict[str, str]) -> str:
+def _summary(result: "LikelihoodResult", weights: dict[str, str], protocol: str) -> str:
     error = "" if result.elbo_stderr is None else f" (standard error {result.elbo_stderr:.4f})"
     rows = {"ELBO": f"{result.elbo_bits_per_dim:.4f} bits/dim{error}"}
     if result.importance_bits_per_dim is not None:
@@ -80,15 +88,15 @@ def _summary(result: "LikelihoodResult", weights: dict[str, str]) -> str:
         f"sha256 {result.sha256[:16]}",
         "weights": f"{weights['checkpoint']}, sha256 {weights['checkpoint_sha256'][:16]}",
         "seed": str(result.seed),
-        "protocol": _protocol(result),
+        "protocol": protocol,
     }
     return table(rows)
 
 
-def _protocol(result: "LikelihoodResult") -> str:
-    bits = result.likelihood_bits
+def _protocol(likelihood: "LikelihoodConfig") -> str:
+    bits = likelihood.bits
     what = f"bits/dim of the upper {bits} bits" if bits < 8 else "bits/dim of the uint8 values"
-    if result.likelihood_form == "compat":
+    if likelihood.form == "compat":
         what += " by the published VDVAE's formula"
         what += ", which is no likelihood at fewer than 8" if bits < 8 else ""
     return f"{what}; {PROTOCOL}"

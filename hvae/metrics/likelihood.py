@@ -72,12 +72,6 @@ class LikelihoodResult:
     num_dims: int
     """Data dimensions of one image, which bits per dimension divide by."""
 
-    likelihood_bits: int
-    """Bit depth that was scored."""
-
-    likelihood_form: str
-    """Exact, or compat: the published VDVAE's formula, no likelihood at fewer than 8 bits."""
-
     seed: int
     """The seed that was given; the noise is drawn under one derived from it."""
 
@@ -162,8 +156,6 @@ def evaluate_likelihood(
         kl_per_group=tuple(kl_per_group.tolist()),
         num_images=count,
         num_dims=model.num_dims,
-        likelihood_bits=model.config.likelihood.bits,
-        likelihood_form=model.config.likelihood.form,
         seed=seed,
         estimators=("ELBO",) if importance == 1 else ("ELBO", f"IWAE-{importance}"),
         dataset=source.name,

@@ -33,7 +33,9 @@ def test_the_schema_is_json(cli: Cli) -> None:
 
 def test_shipped_configurations_are_listed(cli: Cli) -> None:
     lines = cli("config", "--list").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["emoji_32", "fashion_mini", "fashion_mnist"]
+    names = [line.split()[0] for line in lines]
+    assert [n for n in names if "/" not in n] == ["emoji_32", "fashion_mini", "fashion_mnist"]
+    assert "vdvae/cifar10" in names
     assert all(len(line.split()) > 1 for line in lines)
 
 
