@@ -26,7 +26,14 @@ PHILOX_ANSWERS = [
     ),
 ]
 
-OPS = ["gaussian_latent", "gaussian_latent_bwd", "gaussian_sample", "gaussian_sample_bwd"]
+OPS = [
+    "gaussian_latent",
+    "gaussian_latent_bwd",
+    "gaussian_sample",
+    "gaussian_sample_bwd",
+    "logistic_mixture_nll",
+    "logistic_mixture_nll_bwd",
+]
 
 
 def python(code: str, kernels: str) -> subprocess.CompletedProcess[str]:

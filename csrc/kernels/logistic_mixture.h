@@ -37,7 +37,8 @@ struct LogisticMixtureNllParams : LogisticMixtureCommon {
   Output nll;      // (B,), or (B, N) per pixel; float, double for double. Null: not wanted
   Input grad_nll;  // as nll; null: 1
   Output grad;     // as params, times grad_nll. Null: not wanted
-  // The sums of the chunks, `count_logistic_mixture_partials_cpu` of them, where nll is (B,).
+  // The sums of the chunks, where nll is (B,): `count_logistic_mixture_partials_*` of them, double
+  // on the CPU, the dtype of nll on CUDA.
   void* partials = nullptr;
 };
 
@@ -48,5 +49,9 @@ void launch_logistic_mixture_nll_cpu(const LogisticMixtureNllParams& params, int
                                      int64_t end);
 // Adds up the partials of all tasks; call once, after the last one, where nll is (B,).
 void finish_logistic_mixture_nll_cpu(const LogisticMixtureNllParams& params);
+
+// CUDA: asynchronous on `stream`, a cudaStream_t. Returns the cudaError_t of the launch, 0 if well.
+int64_t count_logistic_mixture_partials_cuda(const LogisticMixtureCommon& params);
+int launch_logistic_mixture_nll_cuda(const LogisticMixtureNllParams& params, void* stream);
 
 }  // namespace hvae

@@ -87,6 +87,17 @@ struct Inputs {
 
 void launch(LogisticMixtureNllParams& params, const Tensor& on) {
   const bool summed = params.nll.data != nullptr && !params.per_pixel;
+#ifdef HVAE_WITH_CUDA
+  if (on.is_cuda()) {
+    const Sizes count{summed ? count_logistic_mixture_partials_cuda(params) : 0};
+    const ScalarType dtype =
+        on.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+    const Tensor partials = empty_in(Layout::kChannelsFirst, count, dtype, on);
+    params.partials = partials.mutable_data_ptr();
+    return launch_on_stream(
+        on, [&](void* stream) { return launch_logistic_mixture_nll_cuda(params, stream); });
+  }
+#endif
   const Sizes count{summed ? count_logistic_mixture_partials_cpu(params) : 0};
   const Tensor partials = empty_in(Layout::kChannelsFirst, count, ScalarType::Double, on);
   params.partials = partials.mutable_data_ptr();

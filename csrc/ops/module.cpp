@@ -18,5 +18,7 @@ STABLE_TORCH_LIBRARY_IMPL(hvae, CUDA, m) {
   m.impl("gaussian_latent_bwd", TORCH_BOX(&hvae::gaussian_latent_bwd));
   m.impl("gaussian_sample", TORCH_BOX(&hvae::gaussian_sample));
   m.impl("gaussian_sample_bwd", TORCH_BOX(&hvae::gaussian_sample_bwd));
+  m.impl("logistic_mixture_nll", TORCH_BOX(&hvae::logistic_mixture_nll));
+  m.impl("logistic_mixture_nll_bwd", TORCH_BOX(&hvae::logistic_mixture_nll_bwd));
 }
 #endif

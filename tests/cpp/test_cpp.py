@@ -11,7 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 KERNELS = sorted((CSRC / "kernels").glob("*.cpp"))
-CUDA = [CSRC / "kernels" / f"{name}.cu" for name in ("gaussian_latent", "gaussian_sample")]
+CUDA = sorted((CSRC / "kernels").glob("*.cu"))
 FLAGS = [
     *("-std=c++17", "-O2", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", f"-I{CSRC}", f"-I{HERE}"),
@@ -49,15 +49,20 @@ def test_maths(name: str, tmp_path: Path) -> None:
     run(compile_test(name, tmp_path))
 
 
-@pytest.mark.parametrize("name", ["test_philox", "test_kernels"])
+@pytest.mark.parametrize("name", ["test_philox", "test_kernels", "test_mixture"])
 def test_cpu_kernels(name: str, tmp_path: Path, kernels: list[Path]) -> None:
     run(compile_test(name, tmp_path, *kernels))
 
 
-def test_emulated_cuda_kernels(tmp_path: Path) -> None:
-    emulate = ("-x", "c++", "-DHVAE_EMULATE_CUDA")
-    objects = [compile_object(source, tmp_path, *emulate) for source in CUDA]
-    run(compile_test("test_cuda_emulated", tmp_path, *objects))
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("emulated")
+    return [compile_object(source, folder, "-x", "c++", "-DHVAE_EMULATE_CUDA") for source in CUDA]
+
+
+@pytest.mark.parametrize("name", ["test_cuda_emulated", "test_mixture_emulated"])
+def test_emulated_cuda_kernels(name: str, tmp_path: Path, emulated: list[Path]) -> None:
+    run(compile_test(name, tmp_path, *emulated))
 
 
 @pytest.mark.parametrize("fault", ["barrier", "exchange"])

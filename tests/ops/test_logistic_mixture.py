@@ -68,6 +68,8 @@ CASES = [
     mixture_case(3, 4, 3, mixtures=2),
     mixture_case(3, 2, 3, 2, batch=1, mixtures=1, reduce="pixel"),
     mixture_case(3, 5, bits=1),
+    mixture_case(1, 131, mixtures=10, bits=16),  # more pixels than a tile of the kernels holds
+    mixture_case(3, 9, 8, mixtures=10),
 ]
 
 
@@ -102,6 +104,47 @@ def test_results_are_repeatable_to_the_bit(case):
     # Torch's softmax, and with it the reference, rounds differently on other numbers of threads.
     fused = torch._C._dispatch_has_kernel_for_dispatch_key("hvae::logistic_mixture_nll", "CPU")
     check_repeatable(case, threads=(1, 2, 3) if fused else ())
+
+
+@pytest.mark.gpu
+@each_case
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_agrees_with_the_reference_on_a_gpu(case, dtype, layout):
+    check_against_reference(case, dtype=dtype, layout=layout, device="cuda")
+
+
+# Relative errors of the gradient as one vector, and of each kind of parameter alone.
+@pytest.mark.parametrize("bits", [2, 8, 16])
+@pytest.mark.parametrize(
+    ("log_scale", "whole", "each"),
+    [
+        (-7.0, 5e-5, 5e-5),
+        (-5.0, 1e-5, 5e-5),
+        (-2.0, 1e-5, 5e-5),
+        (0.0, 1e-5, 5e-5),
+        (2.0, 5e-5, 5e-5),
+    ],
+)
+def test_single_precision_gradients_follow_double_ones(bits, log_scale, whole, each):
+    params = random_params(3, 12, 12, mixtures=10)
+    _raw_log_scales(params, 3, 10).fill_(log_scale)
+    x = torch.randint(2**bits, (2, 3, 12, 12))
+    x[0, :, :3], x[1, :, :3] = 0, 2**bits - 1
+    kinds = [
+        torch.autograd.grad(ops.logistic_mixture_nll(p, x, bits=bits).sum(), p)[0].double()
+        for p in (params.float().requires_grad_(), params.requires_grad_())
+    ]
+    single, double = (
+        [grad[:, :10], *grad[:, 10:].unflatten(1, (3, 3, 10)).unbind(2)] for grad in kinds
+    )
+    assert _relative(kinds[0], kinds[1]) < whole
+    for ours, exact in zip(single, double, strict=True):
+        assert _relative(ours, exact) < each
+
+
+def _relative(value: Tensor, wanted: Tensor) -> float:
+    return ((value - wanted).norm() / wanted.norm()).item()
 
 
 @pytest.mark.slow
