@@ -106,9 +106,8 @@ def import_vdvae(tensors: Mapping[str, Tensor], config: Config, run: Path) -> HV
         UserError: if tensors and configuration differ, or the folder holds a run already; nothing
             is written then.
     """
-    config = config.model_copy(update={"name": run.name, "runs_dir": str(run.parent)})
-    # Again, now under the checks of a configuration: the name becomes one.
-    config = Config.model_validate(config.model_dump())
+    values = config.model_dump(exclude={"name"}) | {"runs_dir": str(run.parent)}
+    config = make_config(run.name, values)
     with torch.device("meta"):
         model = HVAE(config.model)
     if problems := differences(tensors, model):

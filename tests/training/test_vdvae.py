@@ -68,6 +68,13 @@ def test_a_folder_with_a_run_is_refused(imported, tensors):
         vdvae.import_vdvae(tensors, config, imported)
 
 
+def test_a_folder_whose_name_is_none_of_a_run_is_refused(tensors, tmp_path):
+    config = vdvae.layout_config(tensors, ENCODER, DECODER)
+    with pytest.raises(UserError, match='"name"'):
+        vdvae.import_vdvae(tensors, config, tmp_path / "my run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_layout_that_does_not_fit_writes_nothing(tensors, tmp_path):
     config = vdvae.layout_config(tensors, ENCODER, DECODER.replace("32x1", "32x2"))
     run = tmp_path / "run"
