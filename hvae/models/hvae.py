@@ -92,7 +92,8 @@ class HVAE(nn.Module):
             eps: noise (N, Z, *S) of each group instead of the generated one.
 
         Raises:
-            UserError: if `x` is not uint8 of the model's shape, or `cond` is given.
+            UserError: if `x` is not uint8 of the model's shape, `eps` has not one tensor per group,
+                or `cond` is given.
         """
         ladder = self._posterior(x, rng=rng, eps=eps, cond=cond)
         nll = -self.likelihood(ladder.params).log_prob(x)
@@ -230,6 +231,8 @@ class HVAE(nn.Module):
                 f"wanted uint8 data of shape (N, {', '.join(map(str, self.shape))}), "
                 f"got {x.dtype} {tuple(x.shape)}"
             )
+        if eps is not None and len(eps) != self.num_groups:
+            raise UserError(f"eps: wanted noise for {self.num_groups} groups, got {len(eps)}")
         if rng is None:
             rng = make_rng(0, 0, x.device)
         scaled = self.likelihood.network_input(x).to(self.decoder.gain.dtype)

@@ -219,3 +219,10 @@ def test_conditions_are_refused(make_model, random_images):
     ):
         with pytest.raises(UserError, match="this model takes no condition; leave cond out"):
             call()
+
+
+def test_noise_for_another_number_of_groups_is_refused(make_model, random_images):
+    model = make_model()
+    eps = [torch.zeros(2, *shape) for shape in model.latent_shapes[:-1]]
+    with pytest.raises(UserError, match="eps: wanted noise for 4 groups, got 3"):
+        model(random_images(model, 2), eps=eps)
