@@ -19,6 +19,7 @@ from hvae.bench.measure import (
     extra_peak_bytes,
     interleaved_ms,
 )
+from hvae.errors import UserError
 
 MIB = 2**20
 # Says where files lie here. That the kernels are loaded goes without saying in a result.
@@ -135,6 +136,32 @@ def save(name: str, figures: Sequence[Any], table: str, folder: Path) -> list[Pa
     json_path.write_text(json.dumps(record, indent=1) + "\n")
     table_path.write_text(f"{headline(where)}\n\n{table}\n")
     return [json_path, table_path]
+
+
+def medians(record: Mapping[str, Any]) -> dict[str, float]:
+    """Returns milliseconds by case of a saved record: of the fused op, or of the step.
+
+    Raises:
+        UserError: if it is no record of a benchmark.
+    """
+    try:
+        return {
+            row.get("case") or row["variant"]: row["time_ms"].get("fused", row["time_ms"])["p50"]
+            for row in record["comparisons"]
+        }
+    except (KeyError, TypeError, AttributeError):
+        raise UserError("not a record of a benchmark; wanted one that --save wrote") from None
+
+
+def changes(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """A table of milliseconds before and after, for the cases that both have."""
+    lines = ["| case | before ms | now ms | now / before |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {case} | {before[case]:.2f} | {after[case]:.2f} | {after[case] / before[case]:.2f} |"
+        for case in after
+        if case in before
+    ]
+    return "\n".join(lines)
 
 
 def headline(where: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from hvae import __version__
+from hvae.cli.bench import bench
 from hvae.cli.config import config
 from hvae.cli.data import data
 from hvae.cli.evaluate import evaluate
@@ -67,6 +68,11 @@ app.command(epilog=example("hvae reconstruct runs/fashion-mini -n 16 -o pairs.pn
 app.command("eval", epilog=example("hvae eval runs/fashion-mini --importance 16"))(evaluate)
 app.command(epilog=example("hvae config fashion_mini train.lr=2e-4\nhvae config --list"))(config)
 app.command(epilog=example("hvae info"))(info)
+app.command(
+    epilog=example(
+        "hvae bench kernels --save before.json\nhvae bench kernels --compare before.json"
+    )
+)(bench)
 app.command(
     "import-vdvae",
     epilog=example("hvae import-vdvae cifar10-seed0-model-ema.th -o runs/cifar10 --preset cifar10"),
