@@ -4,23 +4,15 @@
 #include <vector>
 
 #include "kernels/dispatch.h"
+#include "kernels/mixture_channels.h"
+#include "kernels/pixel_tile.h"
 #include "kernels/simd.h"
 #include "math/logistic.h"
-#include "math/narrow.h"
 #include "math/reduce.h"
 
 namespace hvae {
 
 namespace {
-
-// Pixels that go through all components together: their planes of parameters and of gradients stay
-// in the first two caches.
-constexpr int kPixels = 64;
-constexpr int64_t kPixelsPerTask = 512;
-
-// Planes of kPixels values each.
-template <typename A>
-using Plane = A[kPixels];
 
 // What the levels of a tile become: targets in [-1, 1], and which of them are edges.
 template <typename A>
@@ -195,61 +187,6 @@ HVAE_CLONES void weights_of(int count, const A* __restrict joint_sum, const A* _
   }
 }
 
-template <typename From, typename To>
-HVAE_CLONES void copy_values(int count, const From* __restrict from, To* __restrict to) {
-#pragma omp simd
-  for (int i = 0; i < count; ++i) to[i] = narrow<To>(widen(from[i]));
-}
-
-// The pixels [first, first + count) of a sample.
-struct PixelTile {
-  int64_t sample, first;
-  int count;
-};
-
-// `channels` planes of a tile, from or to a tensor.
-template <typename A>
-void load_planes(const Input& view, const Extent& extent, const PixelTile& tile, A* planes) {
-  with_storage(view.dtype, [&](auto tag) {
-    using S = decltype(tag);
-    const S* source =
-        static_cast<const S*>(view.data) + offset_in(view, extent, tile.sample, 0, tile.first);
-    if (extent.layout == Layout::kChannelsFirst) {
-      for (int64_t c = 0; c < extent.channels; ++c) {
-        copy_values(tile.count, source + c * extent.pixels, planes + c * kPixels);
-      }
-      return;
-    }
-    for (int i = 0; i < tile.count; ++i) {
-      const S* pixel = source + i * view.pixel_stride;
-      for (int64_t c = 0; c < extent.channels; ++c) {
-        planes[c * kPixels + i] = static_cast<A>(widen(pixel[c]));
-      }
-    }
-  });
-}
-
-template <typename A>
-void store_planes(const Output& view, const Extent& extent, const PixelTile& tile,
-                  const A* planes) {
-  with_storage(view.dtype, [&](auto tag) {
-    using S = decltype(tag);
-    S* target = static_cast<S*>(view.data) + offset_in(view, extent, tile.sample, 0, tile.first);
-    if (extent.layout == Layout::kChannelsFirst) {
-      for (int64_t c = 0; c < extent.channels; ++c) {
-        copy_values(tile.count, planes + c * kPixels, target + c * extent.pixels);
-      }
-      return;
-    }
-    for (int i = 0; i < tile.count; ++i) {
-      S* pixel = target + i * view.pixel_stride;
-      for (int64_t c = 0; c < extent.channels; ++c) {
-        pixel[c] = narrow<S>(planes[c * kPixels + i]);
-      }
-    }
-  });
-}
-
 // Calls use(value) with a value of the type that levels are stored in.
 template <typename Use>
 void with_levels(int32_t bytes, Use use) {
@@ -271,7 +208,7 @@ void load_targets(const LogisticMixtureNllParams& params, const PixelTile& tile,
                         tile.first * step + (first_layout ? j * params.extent.pixels : j);
       for (int i = 0; i < tile.count; ++i) {
         const int64_t level = source[i * step];
-        targets.value[j][i] = static_cast<A>(2 * level - last) / static_cast<A>(last);
+        targets.value[j][i] = target_of(static_cast<A>(level), static_cast<A>(last));
         targets.first[j][i] = level == 0;
         targets.last[j][i] = level == last;
       }
@@ -292,26 +229,10 @@ struct Workspace {
   alignas(64) Plane<A> joint_most, joint_sum, logit_most, logit_sum;
 };
 
-// Where the planes of a colour begin.
-struct Slots {
-  int64_t mixtures, slots;
-
-  int64_t mean(int64_t colour, int64_t m) const { return mixtures * (1 + slots * colour) + m; }
-  int64_t log_scale(int64_t colour, int64_t m) const { return mean(colour, m) + mixtures; }
-  int64_t coefficient(int64_t colour, int64_t m) const { return mean(colour, m) + 2 * mixtures; }
-};
-
-// tanh of the coefficient in a colour's slot, times the target of one colour, shifts the mean of
-// another.
-struct Coupling {
-  int slot, source, shifted;
-};
-constexpr Coupling kCouplings[] = {{0, 0, 1}, {1, 0, 2}, {2, 1, 2}};
-
 template <int kColours, typename A>
 void component(const LogisticMixtureNllParams& params, Workspace<A>& work, int64_t m) {
   constexpr int kAll = kColours * kPixels;
-  const Slots slots{params.mixtures, kColours == 3 ? 3 : 2};
+  const MixtureChannels<kColours, int64_t> slots{params.mixtures};
   const A last = static_cast<A>((int64_t{1} << params.bits) - 1), delta = 1 / last;
   const A floor = static_cast<A>(params.log_scale_floor), log_two_delta = log(2 * delta);
   const A* in = work.params.data();
@@ -398,26 +319,6 @@ void tile_nll(const LogisticMixtureNllParams& params, Workspace<A>& work, const 
     }
   }
 }
-
-struct PixelTasks {
-  int64_t per_sample, count, pixels;
-
-  explicit PixelTasks(const Extent& extent)
-      : per_sample(ceil_div(extent.pixels, kPixelsPerTask)),
-        count(extent.batch * per_sample),
-        pixels(extent.pixels) {}
-
-  // Calls visit(tile) for the tiles of a task, in order.
-  template <typename Visit>
-  void for_each_tile(int64_t task, Visit visit) const {
-    const int64_t first = task % per_sample * kPixelsPerTask;
-    const int64_t end = std::min(first + kPixelsPerTask, pixels);
-    for (int64_t pixel = first; pixel < end; pixel += kPixels) {
-      visit(PixelTile{task / per_sample, pixel,
-                      static_cast<int>(std::min<int64_t>(kPixels, end - pixel))});
-    }
-  }
-};
 
 template <typename A>
 void load_grad_nll(const LogisticMixtureNllParams& params, const PixelTile& tile, A* grad) {

@@ -1,5 +1,5 @@
 // The negative log-likelihood of integer levels under a discretised logistic mixture, its gradient,
-// and draws.
+// and draws from it.
 //
 // The maths is in math/logistic.h, the noise in math/philox.h. No torch here: the caller checks,
 // allocates, and gives CPU work to its threads.
@@ -31,6 +31,7 @@ struct LevelsView {
   int64_t pixel_stride = 0;  // channels-last only
 };
 
+// Both, or one of nll and gradient.
 struct LogisticMixtureNllParams : LogisticMixtureCommon {
   LevelsView x;
   bool per_pixel = false;
@@ -42,6 +43,12 @@ struct LogisticMixtureNllParams : LogisticMixtureCommon {
   void* partials = nullptr;
 };
 
+struct LogisticMixtureSampleParams : LogisticMixtureCommon {
+  double temperature = 1;     // multiplies the scale of the picked component
+  Noise noise;                // a block per pixel: word 0 picks, the next ones give a colour each
+  int32_t* levels = nullptr;  // (B, colours, N), dense in the layout of `extent`
+};
+
 // CPU. Tasks are independent: which thread runs one does not change a bit of the result.
 int64_t count_logistic_mixture_tasks(const LogisticMixtureCommon& params);
 int64_t count_logistic_mixture_partials_cpu(const LogisticMixtureCommon& params);
@@ -50,8 +57,12 @@ void launch_logistic_mixture_nll_cpu(const LogisticMixtureNllParams& params, int
 // Adds up the partials of all tasks; call once, after the last one, where nll is (B,).
 void finish_logistic_mixture_nll_cpu(const LogisticMixtureNllParams& params);
 
+void launch_logistic_mixture_sample_cpu(const LogisticMixtureSampleParams& params, int64_t begin,
+                                        int64_t end);
+
 // CUDA: asynchronous on `stream`, a cudaStream_t. Returns the cudaError_t of the launch, 0 if well.
 int64_t count_logistic_mixture_partials_cuda(const LogisticMixtureCommon& params);
 int launch_logistic_mixture_nll_cuda(const LogisticMixtureNllParams& params, void* stream);
+int launch_logistic_mixture_sample_cuda(const LogisticMixtureSampleParams& params, void* stream);
 
 }  // namespace hvae

@@ -134,6 +134,12 @@ HVAE_HD float sqrt(float x) {
 
 HVAE_HD float abs(float x) { return float_of_bits(bits_of_float(x) & 0x7FFFFFFFu); }
 
+// x to the nearest integer, halves to the even one, for |x| < 2^22.
+HVAE_HD float round_half_even(float x) {
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: floats are whole numbers there
+  return (x + kShift) - kShift;
+}
+
 // Sine and cosine of the angle turn / 2^32 of a full circle.
 HVAE_HD void sincos_turn(uint32_t turn, float& sine, float& cosine) {
   const uint32_t quadrant = (turn + 0x20000000u) >> 30;
@@ -159,6 +165,7 @@ HVAE_HD double log(double x) { return ::log(x); }
 HVAE_HD double log2_1p(double t) { return ::log1p(t) * 1.4426950408889634; }
 HVAE_HD double sqrt(double x) { return ::sqrt(x); }
 HVAE_HD double abs(double x) { return ::fabs(x); }
+HVAE_HD double round_half_even(double x) { return ::rint(x); }
 
 HVAE_HD void sincos_turn(uint32_t turn, double& sine, double& cosine) {
   // As a signed word the angle lies in [-pi, pi), where a rounding error is smallest.

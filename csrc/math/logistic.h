@@ -86,6 +86,26 @@ HVAE_HD MassSlopes<T> mass_slopes(T a, T b, T width, Decays<T> decay, Edge edge)
   return {beyond - before, a * beyond - b * before + (inside ? spread : 0)};
 }
 
+// A standard logistic from a uniform in (0, 1), of which 1 - u is exact too.
+template <typename T>
+HVAE_HD T logistic_of(T u) {
+  return log_normal_range(u) - log_normal_range(1 - u);
+}
+
+// The level whose bin v lies in, of 0 .. last; the end levels take the tails. NaN gives 0.
+template <typename T>
+HVAE_HD T level_of(T v, T last) {
+  const T k = (v + 1) / 2 * last;
+  const T above = k > 0 ? k : 0;
+  return round_half_even(above < last ? above : last);
+}
+
+// Where a level stands in [-1, 1].
+template <typename T>
+HVAE_HD T target_of(T level, T last) {
+  return (2 * level - last) / last;
+}
+
 // tanh, absolute error 6e-8.
 template <typename T>
 HVAE_HD T tanh_of(T x) {

@@ -10,6 +10,9 @@ STABLE_TORCH_LIBRARY_IMPL(hvae, CPU, m) {
   m.impl("gaussian_sample_bwd", TORCH_BOX(&hvae::gaussian_sample_bwd));
   m.impl("logistic_mixture_nll", TORCH_BOX(&hvae::logistic_mixture_nll));
   m.impl("logistic_mixture_nll_bwd", TORCH_BOX(&hvae::logistic_mixture_nll_bwd));
+  m.impl("logistic_mixture_nll_grad", TORCH_BOX(&hvae::logistic_mixture_nll_grad));
+  m.impl("logistic_mixture_nll_grad_bwd", TORCH_BOX(&hvae::logistic_mixture_nll_grad_bwd));
+  m.impl("logistic_mixture_sample", TORCH_BOX(&hvae::logistic_mixture_sample));
 }
 
 #ifdef HVAE_WITH_CUDA
@@ -20,5 +23,6 @@ STABLE_TORCH_LIBRARY_IMPL(hvae, CUDA, m) {
   m.impl("gaussian_sample_bwd", TORCH_BOX(&hvae::gaussian_sample_bwd));
   m.impl("logistic_mixture_nll", TORCH_BOX(&hvae::logistic_mixture_nll));
   m.impl("logistic_mixture_nll_bwd", TORCH_BOX(&hvae::logistic_mixture_nll_bwd));
+  m.impl("logistic_mixture_sample", TORCH_BOX(&hvae::logistic_mixture_sample));
 }
 #endif

@@ -36,4 +36,14 @@ Tensor logistic_mixture_nll(const Tensor& params, const Tensor& x, int64_t bits,
 Tensor logistic_mixture_nll_bwd(const Tensor& grad_nll, const Tensor& params, const Tensor& x,
                                 int64_t bits, bool per_pixel);
 
+// CPU only.
+std::tuple<Tensor, Tensor> logistic_mixture_nll_grad(const Tensor& params, const Tensor& x,
+                                                     int64_t bits, bool per_pixel);
+
+// CPU only.
+Tensor logistic_mixture_nll_grad_bwd(const Tensor& grad_nll, const Tensor& grad, const Tensor& nll);
+
+Tensor logistic_mixture_sample(const Tensor& params, const Tensor& rng, int64_t stream,
+                               int64_t colours, int64_t bits, double temperature);
+
 }  // namespace hvae

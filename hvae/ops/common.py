@@ -54,18 +54,23 @@ def define_op(schema: str, implementation: Callable[..., Any]) -> None:
 
 
 def differentiate(
-    name: str, formula: Callable[..., Any], setup_context: Callable[..., None]
+    name: str,
+    formula: Callable[..., Any],
+    setup_context: Callable[..., None],
+    public_name: str | None = None,
 ) -> None:
     """Register the first derivative of op `name`, whose backward is the op `<name>_bwd`.
 
     The formula calls `<name>_bwd`; that op has no derivative and says so when one is asked for,
-    where the default would be a gradient that is silently cut.
+    where the default would be a gradient that is silently cut. `public_name` is the function that
+    callers know, if the op is named otherwise.
     """
 
     def refuse(ctx: Any, *grads: Tensor | None) -> None:
         raise NotImplementedError(
-            f"hvae.ops.{name} is differentiable once, but a second derivative was asked for; "
-            "run the forward inside `with hvae.ops.reference():`, which is differentiable twice"
+            f"hvae.ops.{public_name or name} is differentiable once, but a second derivative was "
+            "asked for; run the forward inside `with hvae.ops.reference():`, which is "
+            "differentiable twice"
         )
 
     torch.library.register_autograd(

@@ -1,6 +1,14 @@
 """The shared checker of ops: used by the tests, and by benchmarks before they print a ratio."""
 
-from hvae.testing.case import LAYOUTS, OpCase, gaussian_latent_case, gaussian_sample_case
+from hvae.testing.case import (
+    LAYOUTS,
+    OpCase,
+    gaussian_latent_case,
+    gaussian_sample_case,
+    logistic_mixture_nll_case,
+    logistic_mixture_sample_case,
+    mixture_params,
+)
 from hvae.testing.checker import (
     TOLERANCES,
     Tolerance,
@@ -26,5 +34,8 @@ __all__ = [
     "check_repeatable",
     "gaussian_latent_case",
     "gaussian_sample_case",
+    "logistic_mixture_nll_case",
+    "logistic_mixture_sample_case",
+    "mixture_params",
     "poisoned_memory",
 ]

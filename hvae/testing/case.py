@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hvae import ops
+from hvae.ops.logistic_mixture import num_parameters
 
 Inputs = Mapping[str, Tensor]
 
@@ -51,6 +52,8 @@ class OpCase:
             for name, tensor in self.inputs.items()
         }
         outputs = self.call(inputs)
+        if not self.differentiable:
+            return OpResult(outputs, {}, ())
         if cotangents is None:
             cotangents = [
                 _normal(output.shape, output.dtype).to(output.device) for output in outputs
@@ -130,6 +133,76 @@ def gaussian_sample_case(
 
     label = _label(batch, z_channels, space, width, False, given_noise, options)
     return OpCase(label, call, inputs, ("p",))
+
+
+def logistic_mixture_nll_case(
+    batch: int,
+    colours: int,
+    space: Sequence[int],
+    *,
+    mixtures: int = 3,
+    seed: int = 0,
+    **options: Any,
+) -> OpCase:
+    """A `logistic_mixture_nll` of levels over the whole range, both end levels among them."""
+    generator = torch.Generator().manual_seed(seed)
+    last = 2 ** options.get("bits", 8) - 1
+    x = torch.randint(last + 1, (batch, colours, *space), generator=generator)
+    x[..., 0], x[..., -1] = 0, last
+    params = mixture_params(batch, colours, space, mixtures, generator=generator)
+
+    def call(inputs: Inputs) -> tuple[Tensor, ...]:
+        return (ops.logistic_mixture_nll(inputs["params"], inputs["x"], **options),)
+
+    label = _mixture_label(batch, colours, space, mixtures, options)
+    return OpCase(label, call, {"params": params, "x": x}, ("params",))
+
+
+def logistic_mixture_sample_case(
+    batch: int,
+    colours: int,
+    space: Sequence[int],
+    *,
+    mixtures: int = 3,
+    seed: int = 0,
+    **options: Any,
+) -> OpCase:
+    """A `logistic_mixture_sample`, whose result is integer and has no gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {
+        "params": mixture_params(batch, colours, space, mixtures, generator=generator),
+        "rng": ops.make_rng(seed, first_sample=5),
+    }
+
+    def call(inputs: Inputs) -> tuple[Tensor, ...]:
+        arguments: dict[str, Any] = {**inputs, **options}
+        return (ops.logistic_mixture_sample(**arguments, colours=colours, stream=3),)
+
+    return OpCase(_mixture_label(batch, colours, space, mixtures, options), call, inputs, ())
+
+
+def mixture_params(
+    batch: int,
+    colours: int,
+    space: Sequence[int],
+    mixtures: int,
+    *,
+    log_scale: float = -2.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Head outputs (N, P, *S) with means across the levels and scales around exp(`log_scale`)."""
+    shape = (batch, num_parameters(colours, mixtures), *space)
+    params = _normal(shape, generator=generator)
+    slots = 3 if colours == 3 else 2
+    params[:, mixtures:].unflatten(1, (colours, slots, mixtures))[:, :, 1] += log_scale
+    return params
+
+
+def _mixture_label(
+    batch: int, colours: int, space: Sequence[int], mixtures: int, options: Mapping[str, Any]
+) -> str:
+    shape = "x".join(map(str, (batch, colours, *space)))
+    return "-".join([shape, f"m{mixtures}", *(f"{name}={v}" for name, v in options.items())])
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

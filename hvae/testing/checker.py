@@ -44,6 +44,12 @@ TOLERANCES = {
 }
 
 
+# How many of an op's integers, drawn in float32, may be others than the reference's in float64:
+# those whose draw falls so near a threshold that rounding decides. By more than 1 only where
+# another component is picked.
+DIFFERENT_DRAWS = 1e-3
+
+
 def check_op(case: OpCase, *, compiled: bool = False) -> None:
     """Run every check on a small case; `compiled` adds `torch.compile`, which takes seconds.
 
@@ -54,7 +60,8 @@ def check_op(case: OpCase, *, compiled: bool = False) -> None:
         check_against_reference(case, dtype=dtype)
     for layout in ("channels_last", "strided", "channel_block", "channels_last_block"):
         check_against_reference(case, layout=layout)
-    check_derivatives(case)
+    if case.differentiable:
+        check_derivatives(case)
     check_registration(case)
     check_repeatable(case)
     if compiled:
@@ -80,7 +87,10 @@ def check_against_reference(
         expected = exact.run([cotangent.double() for cotangent in actual.cotangents])
     label = f"{case.label} {dtype} {layout} {device}"
     for name, got, wanted in _paired(actual, expected):
-        _assert_near(f"{label}: {name}", got, wanted, TOLERANCES[got.dtype])
+        if got.is_floating_point():
+            _assert_near(f"{label}: {name}", got, wanted, TOLERANCES[got.dtype])
+        else:
+            _assert_same_draws(f"{label}: {name}", got, wanted, exact=dtype == torch.float64)
 
 
 def check_derivatives(case: OpCase) -> None:
@@ -135,7 +145,10 @@ def check_compiled(case: OpCase) -> None:
     wanted = eager.run()
     for name, got, expected in _paired(compiled.run(wanted.cotangents), wanted):
         label = f"{case.label} compiled: {name}"
-        _assert_near(label, got, expected.double(), TOLERANCES[got.dtype])
+        if got.is_floating_point():
+            _assert_near(label, got, expected.double(), TOLERANCES[got.dtype])
+        else:
+            assert torch.equal(got, expected), label
 
 
 def _paired(actual: OpResult, expected: OpResult) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -169,6 +182,18 @@ def _assert_near(label: str, got: Tensor, wanted: Tensor, tolerance: Tolerance) 
             f"{label}: relative error {relative:.3g}, bias {bias:.3g}, 1 - cosine {angle:.3g} "
             f"for {tolerance}"
         )
+
+
+def _assert_same_draws(label: str, got: Tensor, wanted: Tensor, *, exact: bool) -> None:
+    assert got.shape == wanted.shape, (
+        f"{label}: wanted {tuple(wanted.shape)}, got {tuple(got.shape)}"
+    )
+    by = (got.long() - wanted.long()).abs()
+    different = int((by > (0 if exact else 1)).sum())
+    allowed = 0 if exact else math.ceil(DIFFERENT_DRAWS * got.numel())
+    assert different <= allowed, (
+        f"{label}: {different} of {got.numel()} draws differ, by up to {int(by.max())}"
+    )
 
 
 class _Recorder(TorchDispatchMode):

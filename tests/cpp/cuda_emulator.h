@@ -62,6 +62,9 @@ struct Machine {
 
 inline Machine machine;
 
+// Set by a test that wants the last block of every grid alone: tensors too large to go through.
+inline bool last_block_only = false;
+
 [[noreturn]] inline void fail(const char* what) {
   std::fprintf(stderr, "CUDA emulator: %s\n", what);
   std::abort();
@@ -144,6 +147,10 @@ void launch(dim3 grid, dim3 block, Kernel kernel) {
   machine.grid = grid;
   machine.block = block;
   machine.kernel = kernel;
+  if (last_block_only) {
+    machine.block_index = dim3(grid.x - 1, grid.y - 1, grid.z - 1);
+    return run_block();
+  }
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {

@@ -1,7 +1,8 @@
 // A logistic mixture problem of any shape, layout and dtype, and its answer by plain double loops.
 //
 // The mass of a level is the difference of two sigmoids here, and gradients are those of
-// differences: the kernels' own formulas are what is being tested.
+// differences: the kernels' own formulas are what is being tested. Draws follow from the same
+// Philox words.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "expect.h"
 #include "host_tensor.h"
 #include "kernels/logistic_mixture.h"
+#include "math/philox.h"
 
 namespace test {
 
@@ -80,6 +82,17 @@ class MixtureProblem {
     return p;
   }
 
+  hvae::LogisticMixtureSampleParams sample_params() {
+    hvae::LogisticMixtureSampleParams p;
+    static_cast<hvae::LogisticMixtureCommon&>(p) = params(false, false);
+    p.temperature = kTemperature;
+    p.noise.rng = kRng;
+    p.noise.stream = kStream;
+    levels_.assign(x_.size(), -1);
+    p.levels = levels_.data();
+    return p;
+  }
+
   void check_nll() {
     for (int64_t b = 0; b < c_.batch; ++b) {
       double sum = 0;
@@ -116,7 +129,45 @@ class MixtureProblem {
            c_.name() + " gradient is off by " + std::to_string(std::sqrt(error / norm)));
   }
 
+  // A colour is drawn given the levels that the kernel drew before it.
+  void check_levels() {
+    for (int64_t b = 0; b < c_.batch; ++b) {
+      for (int64_t s = 0; s < c_.pixels; ++s) check_levels(b, s, pixel_params(b, s));
+    }
+  }
+
  private:
+  static constexpr int64_t kRng[2] = {123456789012, 77};
+  static constexpr uint32_t kStream = 9;
+  static constexpr double kTemperature = 0.8;
+
+  void check_levels(int64_t b, int64_t s, const std::vector<double>& p) {
+    const hvae::Words words =
+        hvae::philox4x32(hvae::noise_counter(static_cast<uint32_t>(s), kStream, kRng[1] + b),
+                         hvae::noise_key(kRng[0]));
+    const uint32_t of_colour[] = {words.y, words.z, words.w};
+    const auto at = [&](int64_t channel) { return p[static_cast<size_t>(channel)]; };
+    double total = 0;
+    for (int64_t m = 0; m < c_.mixtures; ++m) total += std::exp(at(m));
+    double left = hvae::uniform<double>(words.x) * total;
+    int64_t m = 0;
+    while (m + 1 < c_.mixtures && left > std::exp(at(m))) left -= std::exp(at(m++));
+
+    const double last = static_cast<double>((int64_t{1} << c_.bits) - 1);
+    double target[3];
+    for (int64_t j = 0; j < c_.colours; ++j) {
+      const double u = hvae::uniform<double>(of_colour[j]);
+      const double scale = std::exp(std::max(at(log_scale(j, m)), -7.0));
+      const double v = centre(p, m, j, target) + kTemperature * scale * std::log(u / (1 - u));
+      const double drawn = std::clamp((v + 1) / 2 * last, 0.0, last);
+      const double level = levels_[level_index(b, j, s)];
+      const double rounding = c_.dtype == DType::kFloat64 ? 1e-9 : 1e-6 * last;
+      expect(std::abs(level - drawn) <= 0.5 + rounding,
+             c_.name() + " draws " + std::to_string(level) + " for " + std::to_string(drawn));
+      target[j] = (2 * level - last) / last;
+    }
+  }
+
   int64_t mean(int64_t j, int64_t m) const {
     return c_.mixtures * (1 + (c_.colours == 3 ? 3 : 2) * j) + m;
   }
@@ -129,10 +180,20 @@ class MixtureProblem {
     return values;
   }
 
-  int32_t level(int64_t b, int64_t j, int64_t s) const {
+  size_t level_index(int64_t b, int64_t j, int64_t s) const {
     const int64_t within =
         c_.layout == Layout::kChannelsFirst ? j * c_.pixels + s : s * c_.colours + j;
-    return x_[static_cast<size_t>(b * c_.colours * c_.pixels + within)];
+    return static_cast<size_t>(b * c_.colours * c_.pixels + within);
+  }
+
+  // The mean of colour j in component m, given the targets of the colours before it.
+  double centre(const std::vector<double>& p, int64_t m, int64_t j, const double* target) const {
+    const auto at = [&](int64_t channel) { return p[static_cast<size_t>(channel)]; };
+    const auto coefficient = [&](int64_t i) { return std::tanh(at(mean(i, m) + 2 * c_.mixtures)); };
+    double shifted = at(mean(j, m));
+    if (j == 1) shifted += coefficient(0) * target[0];
+    if (j == 2) shifted += coefficient(1) * target[0] + coefficient(2) * target[1];
+    return shifted;
   }
 
   double plain_nll(int64_t b, int64_t s, const std::vector<double>& p) const {
@@ -144,17 +205,11 @@ class MixtureProblem {
     for (int64_t m = 0; m < mixtures; ++m) {
       double mass = 1, target[3];
       for (int64_t j = 0; j < c_.colours; ++j) {
-        const int32_t k = level(b, j, s);
+        const int32_t k = x_[level_index(b, j, s)];
         target[j] = static_cast<double>(2 * k - last) / static_cast<double>(last);
-        double centre = at(mean(j, m));
-        const auto coefficient = [&](int64_t i) {
-          return std::tanh(at(mean(i, m) + 2 * mixtures));
-        };
-        if (j == 1) centre += coefficient(0) * target[0];
-        if (j == 2) centre += coefficient(1) * target[0] + coefficient(2) * target[1];
         const double scale = std::exp(std::max(at(log_scale(j, m)), -7.0));
-        const double a = (target[j] - centre + delta) / scale;
-        const double below = (target[j] - centre - delta) / scale;
+        const double a = (target[j] - centre(p, m, j, target) + delta) / scale;
+        const double below = (target[j] - centre(p, m, j, target) - delta) / scale;
         // In the upper tail both sigmoids are near 1, and those of the mirror image are not.
         const double inside =
             below > 0 ? sigmoid(-below) - sigmoid(-a) : sigmoid(a) - sigmoid(below);
@@ -168,7 +223,7 @@ class MixtureProblem {
 
   MixtureCase c_;
   HostTensor params_, grad_, nll_, grad_nll_;
-  std::vector<int32_t> x_;
+  std::vector<int32_t> x_, levels_;
 };
 
 // Shapes whose last tiles are cut, both layouts, all dtypes; fewer for the slow emulator.

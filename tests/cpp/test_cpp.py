@@ -49,7 +49,9 @@ def test_maths(name: str, tmp_path: Path) -> None:
     run(compile_test(name, tmp_path))
 
 
-@pytest.mark.parametrize("name", ["test_philox", "test_kernels", "test_mixture"])
+@pytest.mark.parametrize(
+    "name", ["test_philox", "test_kernels", "test_mixture", "test_scale_rows", "test_large"]
+)
 def test_cpu_kernels(name: str, tmp_path: Path, kernels: list[Path]) -> None:
     run(compile_test(name, tmp_path, *kernels))
 
@@ -60,7 +62,9 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [compile_object(source, folder, "-x", "c++", "-DHVAE_EMULATE_CUDA") for source in CUDA]
 
 
-@pytest.mark.parametrize("name", ["test_cuda_emulated", "test_mixture_emulated"])
+@pytest.mark.parametrize(
+    "name", ["test_cuda_emulated", "test_mixture_emulated", "test_large_emulated"]
+)
 def test_emulated_cuda_kernels(name: str, tmp_path: Path, emulated: list[Path]) -> None:
     run(compile_test(name, tmp_path, *emulated))
 

@@ -1,4 +1,4 @@
-// The CPU kernel of the logistic mixture against plain double loops.
+// The CPU kernels of the logistic mixture against plain double loops.
 #include <vector>
 
 #include "mixture_case.h"
@@ -17,6 +17,12 @@ int main() {
     if (!c.per_pixel) hvae::finish_logistic_mixture_nll_cpu(params);
     problem.check_nll();
     problem.check_gradient();
+
+    const hvae::LogisticMixtureSampleParams sample = problem.sample_params();
+    for (int64_t task = tasks; task-- > 0;) {
+      hvae::launch_logistic_mixture_sample_cpu(sample, task, task + 1);
+    }
+    problem.check_levels();
   }
   return test::exit_code();
 }

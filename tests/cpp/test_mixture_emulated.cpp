@@ -1,4 +1,4 @@
-// The CUDA kernel of the logistic mixture, compiled as C++ and run by cuda_emulator.h.
+// The CUDA kernels of the logistic mixture, compiled as C++ and run by cuda_emulator.h.
 #include <vector>
 
 #include "mixture_case.h"
@@ -16,6 +16,9 @@ int main() {
     }
     problem.check_nll();
     problem.check_gradient();
+    test::expect(hvae::launch_logistic_mixture_sample_cuda(problem.sample_params(), nullptr) == 0,
+                 c.name() + " launch of the draw");
+    problem.check_levels();
   }
   return test::exit_code();
 }

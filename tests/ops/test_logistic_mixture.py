@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,16 +11,19 @@ from scipy import stats
 from torch import Tensor
 
 from hvae import ops
-from hvae.ops.logistic_mixture import LOG_SCALE_FLOOR, num_parameters
+from hvae.ops.logistic_mixture import LOG_SCALE_FLOOR
 from hvae.testing import (
     LAYOUTS,
     TOLERANCES,
-    OpCase,
     check_against_reference,
     check_compiled,
     check_derivatives,
+    check_op,
     check_registration,
     check_repeatable,
+    logistic_mixture_nll_case,
+    logistic_mixture_sample_case,
+    mixture_params,
 )
 
 MIXTURES = 3
@@ -33,10 +37,8 @@ def random_params(
     log_scale: float = -2.0,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """Head outputs whose components lie across the levels, at scales around exp(`log_scale`)."""
-    params = torch.randn(batch, num_parameters(colours, mixtures), *space, dtype=dtype)
-    _raw_log_scales(params, colours, mixtures).add_(log_scale)
-    return params
+    """Head outputs for so many colours, by the global generator."""
+    return mixture_params(batch, colours, space, mixtures, log_scale=log_scale).to(dtype)
 
 
 def _raw_log_scales(params: Tensor, colours: int, mixtures: int) -> Tensor:
@@ -45,38 +47,31 @@ def _raw_log_scales(params: Tensor, colours: int, mixtures: int) -> Tensor:
     return params[:, mixtures:].unflatten(1, (colours, slots, mixtures))[:, :, 1]
 
 
-def mixture_case(
-    colours: int, *space: int, batch: int = 2, mixtures: int = MIXTURES, bits: int = 8, **options
-) -> OpCase:
-    """A call of `logistic_mixture_nll` on random head outputs and levels, both end levels among
-    them.
-    """
-    x = torch.randint(2**bits, (batch, colours, *space))
-    x[..., 0], x[..., -1] = 0, 2**bits - 1
-    params = random_params(colours, *space, batch=batch, mixtures=mixtures, dtype=torch.float32)
-
-    def call(inputs):
-        return (ops.logistic_mixture_nll(inputs["params"], inputs["x"], bits=bits, **options),)
-
-    label = f"{colours}x{'x'.join(map(str, space))}-m{mixtures}-bits{bits}-{options}"
-    return OpCase(label, call, {"params": params, "x": x}, ("params",))
-
-
 CASES = [
-    mixture_case(1, 7),
-    mixture_case(1, 3, 5, bits=5, reduce="pixel"),
-    mixture_case(3, 4, 3, mixtures=2),
-    mixture_case(3, 2, 3, 2, batch=1, mixtures=1, reduce="pixel"),
-    mixture_case(3, 5, bits=1),
-    mixture_case(1, 131, mixtures=10, bits=16),  # more pixels than a tile of the kernels holds
-    mixture_case(3, 9, 8, mixtures=10),
+    logistic_mixture_nll_case(2, 1, (7,)),
+    logistic_mixture_nll_case(2, 1, (3, 5), bits=5, reduce="pixel"),
+    logistic_mixture_nll_case(2, 3, (4, 3), mixtures=2),
+    logistic_mixture_nll_case(1, 3, (2, 3, 2), mixtures=1, reduce="pixel"),
+    logistic_mixture_nll_case(2, 3, (5,), bits=1),
+    # More pixels than a tile of the kernels holds.
+    logistic_mixture_nll_case(2, 1, (131,), mixtures=10, bits=16),
+    logistic_mixture_nll_case(2, 3, (9, 8), mixtures=10),
+    logistic_mixture_nll_case(3, 3, (1, 1)),
 ]
 
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
 
 
+@pytest.fixture(params=["as on a CPU", "as on a GPU"])
+def gradient_in(request, monkeypatch):
+    """Both ways to the gradient: computed in the forward pass, or in the backward."""
+    if request.param == "as on a GPU":
+        monkeypatch.setattr("hvae.ops.logistic_mixture._gradient_in_forward", lambda params: False)
+
+
 @each_case
+@pytest.mark.usefixtures("gradient_in")
 def test_values_and_gradients_are_those_of_the_reference_in_double_precision(case):
     for dtype in TOLERANCES:
         check_against_reference(case, dtype=dtype)
@@ -85,10 +80,12 @@ def test_values_and_gradients_are_those_of_the_reference_in_double_precision(cas
 
 
 @each_case
+@pytest.mark.usefixtures("gradient_in")
 def test_gradients_are_those_of_differences(case):
     check_derivatives(case)
 
 
+@pytest.mark.usefixtures("gradient_in")
 def test_torch_accepts_the_registration():
     check_registration(CASES[0], layouts=["contiguous"])
 
@@ -251,7 +248,7 @@ def test_the_closed_form_gradient_is_that_of_autograd(colours, log_scale):
 
 
 def test_pixels_add_up_to_the_sample():
-    case = mixture_case(3, 4, 5)
+    case = logistic_mixture_nll_case(2, 3, (4, 5))
     params, x = case.inputs["params"].double(), case.inputs["x"]
     pixels = ops.logistic_mixture_nll(params, x, reduce="pixel")
     assert pixels.shape == (2, 4, 5)
@@ -260,7 +257,7 @@ def test_pixels_add_up_to_the_sample():
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_levels_may_be_of_any_integer_dtype(dtype):
-    case = mixture_case(3, 4)
+    case = logistic_mixture_nll_case(2, 3, (4,))
     params, x = case.inputs["params"], case.inputs["x"]
     expected = ops.logistic_mixture_nll(params, x)
     assert torch.equal(ops.logistic_mixture_nll(params, x.to(dtype)), expected)
@@ -274,8 +271,9 @@ def test_an_empty_batch_has_no_nll():
     assert params.grad.shape == params.shape
 
 
+@pytest.mark.usefixtures("gradient_in")
 def test_a_second_derivative_is_refused():
-    case = mixture_case(1, 3)
+    case = logistic_mixture_nll_case(2, 1, (3,))
     params = case.inputs["params"].requires_grad_()
     nll = ops.logistic_mixture_nll(params, case.inputs["x"]).sum()
     (gradient,) = torch.autograd.grad(nll, params, create_graph=True)
@@ -283,11 +281,72 @@ def test_a_second_derivative_is_refused():
         gradient.sum().backward()
 
 
+SAMPLE_CASES = [
+    logistic_mixture_sample_case(1, 1, (1,)),
+    logistic_mixture_sample_case(2, 1, (65,), bits=1, temperature=0.7),
+    logistic_mixture_sample_case(3, 3, (5, 7), mixtures=1, temperature=0.0),
+    logistic_mixture_sample_case(2, 3, (3, 9, 5), mixtures=7, bits=5),
+    logistic_mixture_sample_case(2, 3, (23, 25), mixtures=10),
+    logistic_mixture_sample_case(2, 1, (40, 32), mixtures=10, bits=16, temperature=1.2),
+    logistic_mixture_sample_case(0, 3, (2, 2)),
+]
+each_sample_case = pytest.mark.parametrize("case", SAMPLE_CASES, ids=lambda case: case.label)
+
+
+@each_sample_case
+def test_draws_pass_the_checks_of_every_op(case):
+    check_op(case)
+
+
+@pytest.mark.slow
+@each_sample_case
+def test_the_draw_compiles(case):
+    check_compiled(case)
+
+
+@pytest.mark.gpu
+@each_sample_case
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_draws_agree_with_the_reference_on_a_gpu(case, dtype, layout):
+    check_against_reference(case, dtype=dtype, layout=layout, device="cuda")
+
+
+def test_parameters_that_are_no_numbers_draw_level_zero():
+    params = torch.full((1, 30, 4), float("nan"))
+    for path in (nullcontext, ops.reference):
+        with path():
+            levels = ops.logistic_mixture_sample(params, 3, rng=ops.make_rng(0), stream=0)
+        assert not levels.any()
+
+
+def test_draws_carry_no_gradient():
+    params = random_params(1, 3).requires_grad_()
+    levels = ops.logistic_mixture_sample(params, 1, rng=ops.make_rng(0), stream=0)
+    assert levels.dtype == torch.int32
+    assert not levels.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("params", "colours", "options", "message"),
+    [
+        ((2, 6, 4), 2, {}, "colours: wanted 1 or 3, got 2"),
+        ((2, 7, 4), 1, {}, "params: wanted (N, 3 x mixtures, *S) for 1 colours, got (2, 7, 4)"),
+        ((2, 6, 4), 1, {"bits": 0}, "bits: wanted 1 to 16, got 0"),
+        ((2, 6, 4), 1, {"stream": -1}, "stream must be in [0, 2**32), got -1"),
+    ],
+)
+def test_errors_of_draws_say_what_was_wanted(params, colours, options, message):
+    arguments = {"rng": ops.make_rng(0), "stream": 0, **options}
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ops.logistic_mixture_sample(torch.zeros(params), colours, **arguments)
+
+
 def draws(params: Tensor, colours: int, count: int, **options) -> Tensor:
     """Levels (count, n) of independent draws from the mixture of one pixel, params (P,)."""
     params = params.view(1, -1, 1).expand(1, -1, count)
     levels = ops.logistic_mixture_sample(params, colours, rng=ops.make_rng(7), stream=2, **options)
-    return levels[0].T
+    return levels[0].T.long()
 
 
 @pytest.mark.parametrize(("bits", "log_scale"), [(8, -3.0), (5, -2.0), (3, 0.5), (1, -1.0)])
@@ -390,7 +449,7 @@ def test_the_mean_is_differentiable_and_within_range():
             (2, 6, 4),
             (2, 1, 4),
             {"bits": 17},
-            "wanted integer levels of 1 to 16 bits, got torch.int64 and bits=17",
+            "bits: wanted 1 to 16, got 17",
         ),
         (
             (2, 6, 4),
@@ -406,7 +465,5 @@ def test_errors_say_what_was_wanted(params, x, options, message):
 
 
 def test_levels_must_be_integers():
-    with pytest.raises(
-        ValueError, match=r"wanted integer levels of 1 to 16 bits, got torch\.float32"
-    ):
+    with pytest.raises(ValueError, match=r"wanted integer levels, got torch\.float32"):
         ops.logistic_mixture_nll(torch.zeros(1, 3, 2), torch.zeros(1, 1, 2))
