@@ -3,50 +3,52 @@
 No GPU is needed. The limits were taken with nvcc 13.0.88; another nvcc is held to them as well.
 """
 
+import importlib.metadata
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.cpp.cuda_code import Access, Kernel, compile_kernels
+from tests.cpp.cuda_code import Access, Kernel, compile_kernels, find_nvdisasm
 
 CSRC = Path(__file__).parents[2] / "csrc"
 SOURCES = sorted((CSRC / "kernels").glob("*.cu"))
 
-# A family of kernels a line. `registers` are the most that each storage type may take; most are
-# steps at which an SM holds fewer blocks: of 256 threads 6 up to 40 registers, 5 up to 48, 4 up to
-# 64, 3 up to 80, 2 up to 128, 1 up to 255. `bytes` is what vector kernels move at a time: 16, but a
-# row of 4 channels has 8 in the 16-bit types.
+# A family of kernels a line. `wide` is what vector kernels do with `bytes` at a time, and with
+# fewer only where NARROW allows it; a second number is for the 16-bit types, of which a row of 4
+# channels has 8 bytes. `registers` are the most that each storage type may take; most are steps at
+# which an SM holds fewer blocks: of 256 threads 6 up to 40 registers, 5 up to 48, 4 up to 64, 3 up
+# to 80, 2 up to 128, 1 up to 255.
 LIMITS = """
-                                          bytes          registers
-source            kernel         access   float 16-bit   float 16-bit double
-gaussian_latent   forward_runs   vector      16     16      64    128      -
-gaussian_latent   forward_runs   scalar       -      -     128     80    255
-gaussian_latent   forward_tiles  vector      16      8      64     64      -
-gaussian_latent   forward_tiles  scalar       -      -      64     64    128
-gaussian_latent   backward_runs  vector      16     16      80    128      -
-gaussian_latent   backward_runs  scalar       -      -     128    128    255
-gaussian_latent   backward_tiles vector      16      8      80     80      -
-gaussian_latent   backward_tiles scalar       -      -      64     64    128
-gaussian_latent   add_partials   scalar       -      -      40      -     40
-gaussian_sample   forward_runs   vector      16     16      40     48      -
-gaussian_sample   forward_runs   scalar       -      -      48     48     80
-gaussian_sample   forward_tiles  vector      16      8      48     48      -
-gaussian_sample   forward_tiles  scalar       -      -      64     64     80
-gaussian_sample   backward_runs  vector      16     16      40     48      -
-gaussian_sample   backward_runs  scalar       -      -      64     64     80
-gaussian_sample   backward_tiles vector      16      8      48     48      -
-gaussian_sample   backward_tiles scalar       -      -      48     48     80
-logistic_mixture  nll_blocks<1>  vector      16     16      64     64      -
-logistic_mixture  nll_blocks<1>  scalar       -      -      64     64    104
-logistic_mixture  nll_blocks<3>  vector      16     16      88     88      -
-logistic_mixture  nll_blocks<3>  scalar       -      -      88     88    168
-logistic_mixture  add_partials   scalar       -      -      40      -     40
+                                                              registers
+source            kernel         access  wide         bytes   float 16-bit double
+gaussian_latent   forward_runs   vector  loads,stores    16      64    128      -
+gaussian_latent   forward_runs   scalar  -                -     128     80    255
+gaussian_latent   forward_tiles  vector  loads,stores  16,8      64     64      -
+gaussian_latent   forward_tiles  scalar  -                -      64     64    128
+gaussian_latent   backward_runs  vector  loads,stores    16      80    128      -
+gaussian_latent   backward_runs  scalar  -                -     128    128    255
+gaussian_latent   backward_tiles vector  loads,stores  16,8      80     80      -
+gaussian_latent   backward_tiles scalar  -                -      64     64    128
+gaussian_latent   add_partials   scalar  -                -      40      -     40
+gaussian_sample   forward_runs   vector  loads,stores    16      40     48      -
+gaussian_sample   forward_runs   scalar  -                -      48     48     80
+gaussian_sample   forward_tiles  vector  loads,stores  16,8      48     48      -
+gaussian_sample   forward_tiles  scalar  -                -      64     64     80
+gaussian_sample   backward_runs  vector  loads,stores    16      40     48      -
+gaussian_sample   backward_runs  scalar  -                -      64     64     80
+gaussian_sample   backward_tiles vector  loads,stores  16,8      48     48      -
+gaussian_sample   backward_tiles scalar  -                -      48     48     80
+logistic_mixture  nll_blocks<1>  vector  loads,stores    16      64     64      -
+logistic_mixture  nll_blocks<1>  scalar  -                -      64     64    104
+logistic_mixture  nll_blocks<3>  vector  loads,stores    16      88     88      -
+logistic_mixture  nll_blocks<3>  scalar  -                -      88     88    168
+logistic_mixture  add_partials   scalar  -                -      40      -     40
 """
 
 # Bytes that a kernel may spill: a patch of 4 x 4 doubles does not fit, and float64 is for checks.
@@ -69,18 +71,30 @@ NARROW = {
     "(x.data)[index]": "the levels of a pixel, of any integer type",
 }
 
-Rows = dict[tuple[str, str, bool], dict[str, tuple[int, int]]]
+
+class Limit(NamedTuple):
+    registers: int
+    wide: tuple[str, ...] = ()  # kinds of access
+    bytes: int = 0
+
+
+Key = tuple[str, str, bool]  # source, kernel, is_vector
+Rows = dict[Key, dict[str, Limit]]  # of each storage type
 
 
 def parse(table: str) -> Rows:
-    """{(source, kernel, is_vector): {storage: (bytes, registers)}}."""
     rows: Rows = {}
     for line in table.strip().splitlines()[2:]:
-        source, name, access, *cells = line.split()
-        wide, wide16, most, most16, most_double = (0 if c == "-" else int(c) for c in cells)
-        limits = {"float": (wide, most), "double": (0, most_double)}
-        limits |= dict.fromkeys(("BFloat16", "Float16"), (wide16, most16))
-        rows[source, name, access == "vector"] = {s: x for s, x in limits.items() if x[1] > 0}
+        source, name, access, wide, sizes, *registers = line.split()
+        kinds = tuple(kind.rstrip("s") for kind in wide.split(",") if kind != "-")
+        size, size16 = (2 * [int(size) for size in sizes.split(",")])[:2] if kinds else (0, 0)
+        types = [("float", size), ("BFloat16", size16), ("Float16", size16), ("double", 0)]
+        most = [registers[0], registers[1], registers[1], registers[2]]
+        rows[source, name, access == "vector"] = {
+            storage: Limit(int(count), kinds, num_bytes)
+            for (storage, num_bytes), count in zip(types, most, strict=True)
+            if count != "-"
+        }
     return rows
 
 
@@ -88,9 +102,9 @@ def may_be_narrow(access: Access) -> bool:
     return any(fragment in line for fragment in NARROW for line in access.source())
 
 
-def faults(source: str, kernel: Kernel, wide: int, registers: int) -> Iterable[str]:
-    if kernel.registers > registers:
-        yield f"{kernel.registers} registers, more than {registers}"
+def faults(source: str, kernel: Kernel, limit: Limit) -> Iterable[str]:
+    if kernel.registers > limit.registers:
+        yield f"{kernel.registers} registers, more than {limit.registers}"
     allowed_spill = SPILLS.get((source, str(kernel)), 0)
     if kernel.spill_bytes > allowed_spill:
         yield f"{kernel.spill_bytes} bytes spilled, more than {allowed_spill}"
@@ -99,15 +113,15 @@ def faults(source: str, kernel: Kernel, wide: int, registers: int) -> Iterable[s
     for access in kernel.accesses:
         if access.kind == "atomic":
             yield f"{access}: sums must have an order"
-    if not wide:
+    if not kernel.is_vector:
         return
     to_tensors = Counter(access for access in kernel.accesses if not may_be_narrow(access))
     for access, count in to_tensors.items():
-        if access.bytes < wide:
-            yield f"{access}: {count} x a {access.kind} of {access.bytes} bytes, not {wide}"
-    for kind in ("load", "store"):
-        if not any(access.kind == kind and access.bytes >= wide for access in to_tensors):
-            yield f"no {kind} of {wide} bytes"
+        if access.bytes < limit.bytes:
+            yield f"{access}: {count} x a {access.kind} of {access.bytes} bytes, not {limit.bytes}"
+    for kind in limit.wide:
+        if not any(access.kind == kind and access.bytes >= limit.bytes for access in to_tensors):
+            yield f"no {kind} of {limit.bytes} bytes"
 
 
 def check(kernels: Mapping[str, list[Kernel]], rows: Rows) -> list[str]:
@@ -125,7 +139,7 @@ def check(kernels: Mapping[str, list[Kernel]], rows: Rows) -> list[str]:
                 found.append(f"{source} {kernel}: not in the table")
                 continue
             missing.discard((source, kernel.name, kernel.is_vector, kernel.storage))
-            for fault in faults(source, kernel, *limits[kernel.storage]):
+            for fault in faults(source, kernel, limits[kernel.storage]):
                 found.append(f"{source} {kernel}: {fault}")
     for source, name, is_vector, storage in sorted(missing):
         access = "vector" if is_vector else "scalar"
@@ -157,7 +171,15 @@ def kernels(
 
 
 def test_machine_code_of_all_kernels(kernels: dict[str, list[Kernel]]) -> None:
-    assert check(kernels, parse(LIMITS)) == []
+    found = check(kernels, parse(LIMITS))
+    assert not found, "\n".join(found)
+
+
+def test_missing_nvdisasm_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: [])
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(AssertionError, match=r"pip install -r requirements-dev\.txt"):
+        find_nvdisasm()
 
 
 def test_exceptions_are_all_needed(kernels: dict[str, list[Kernel]]) -> None:
@@ -177,7 +199,7 @@ def test_exceptions_are_all_needed(kernels: dict[str, list[Kernel]]) -> None:
 def test_table_and_code_name_the_same_kernels(kernels: dict[str, list[Kernel]]) -> None:
     shorter, longer = parse(LIMITS), parse(LIMITS)
     del shorter["gaussian_sample", "forward_runs", True]["float"]
-    longer["gaussian_sample", "sideways_runs", False] = {"float": (0, 64)}
+    longer["gaussian_sample", "sideways_runs", False] = {"float": Limit(64)}
     assert check(kernels, shorter) == [
         "gaussian_sample forward_runs<float, vector>: not in the table"
     ]
@@ -267,6 +289,6 @@ def bad_kernels(
     ],
 )
 def test_bad_kernels_are_found(name: str, fault: str, bad_kernels: dict[str, list[Kernel]]) -> None:
-    rows: Rows = {("bad", k.name, False): {"float": (0, 8)} for k in bad_kernels["bad"]}
+    rows: Rows = {("bad", k.name, False): {"float": Limit(8)} for k in bad_kernels["bad"]}
     found = check(bad_kernels, rows)
     assert any(re.fullmatch(f"bad {name}<float>: {fault}", line) for line in found), found
