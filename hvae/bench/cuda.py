@@ -75,7 +75,7 @@ class CudaMeter(CallMeter):
 
     clock = "Device time by CUDA events, cold L2"
 
-    def __init__(self, calls: int = 10, *, cuda: Any = torch.cuda, device: str = "cuda") -> None:
+    def __init__(self, calls: int = 5, *, cuda: Any = torch.cuda, device: str = "cuda") -> None:
         super().__init__(cuda=cuda, device=device)
         self._calls = calls
         l2_bytes = cuda.get_device_properties(device).L2_cache_size
@@ -83,7 +83,7 @@ class CudaMeter(CallMeter):
 
     def with_host(self) -> Meter:
         """What times calls with the host's part in them."""
-        return CallMeter(cuda=self._cuda, device=self.device)
+        return CallMeter(sample_ms=10.0, cuda=self._cuda, device=self.device)
 
     def sampler(self, call: Call) -> Callable[[], float]:
         """Warms `call` up; returns what takes one figure of it, in milliseconds."""

@@ -65,6 +65,15 @@ def test_every_op_is_checked_and_measured_in_every_dtype(loaded, uncompiled, nam
         assert row.call_ms is None
 
 
+def test_small_maps_are_measured_with_one_std(uncompiled):
+    labels = {
+        size: [case.label for case in gaussian_latent.cases((1, 1, size, 16), torch.float32, "cpu")]
+        for size in (16, 17)
+    }
+    assert [len(labels[size]) for size in (16, 17)] == [2, 4]
+    assert not [label for label in labels[16] if "log" in label]
+
+
 def test_the_hosts_part_is_measured_where_the_meter_leaves_it_out():
     case = Case("case", {"fused": lambda: sum(range(1000))}, moved_bytes=2)
     row = compare(case, OtherMeter(sample_ms=0.0), rounds=2)
