@@ -45,9 +45,9 @@ SANITIZER_FOLDERS = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 FOUND = 99
 # Lines of compute-sanitizer: what it found, that it cannot watch this device, and its last one.
 FINDING = re.compile(
-    r"^=+ *(?:Invalid|Misaligned|Uninitialized|Race reported|Error: .*(?:race|hazard)|Barrier error"
-    r"|Divergent).*$",
-    re.MULTILINE,
+    r"^=+ *(?:(?:Error|Warning): )?(?:Invalid|Misaligned|Uninitialized|Host API uninitialized"
+    r"|Race reported|Potential .*hazard|Barrier error|Divergent).*$",
+    re.MULTILINE | re.IGNORECASE,
 )
 REFUSAL = re.compile(
     r"^=+ (?!.*Frame:).*(?:not supported|unsupported|failed to initialize|unable to"
@@ -150,15 +150,19 @@ def judge_sanitizer(done: Done) -> Verdict:
     clean = summary is not None and re.match(r"0 (errors|hazards)\b", summary[1])
     calls = re.search(r"^all \d+ calls ran$", text, re.MULTILINE)
     finding = FINDING.search(text)
-    if finding or (summary and calls and not clean):
-        parts = [match[match.lastindex or 0].strip("= ") for match in (finding, summary) if match]
+    if finding:
+        parts = [finding[0].strip("= "), *([summary[1]] if summary else [])]
         return Verdict("failed", "; ".join(parts))
+    # Before the summary, which counts the refusal as an error.
     if refusal := REFUSAL.search(text):
         return Verdict("skipped", refusal[0].strip("= "))
     if done.status == 0 and clean and calls:
         left_out = re.findall(r"^\w+ has no kernel for \w+: left out$", text, re.MULTILINE)
         return Verdict("ok", "; ".join([summary[1], calls[0], *left_out]))
-    return Verdict("failed", f"exit status {done.status}: {done.last_line()}")
+    if clean and not calls:
+        return Verdict("failed", f"exit status {done.status}, and not all calls ran")
+    end = summary[1] if summary and not clean else done.last_line()
+    return Verdict("failed", f"exit status {done.status}: {end}")
 
 
 def judge_benchmark(record: Path) -> Judge:

@@ -39,6 +39,22 @@ REFUSED = """\
 RuntimeError: CUDA error: unknown error
 ========= ERROR SUMMARY: 1 error
 """
+REFUSED_BUT_RAN = """\
+========= Error: Failed to initialize WDDM debugger interface.
+========= Error: Device not supported.
+all 80 calls ran
+========= ERROR SUMMARY: 2 errors
+"""
+RACE = """\
+========= Error: Race reported between Write access at kernel+0x70
+all 80 calls ran
+========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)
+"""
+UNKNOWN = """\
+========= Something else is wrong
+all 80 calls ran
+========= ERROR SUMMARY: 3 errors
+"""
 SILENT = "all 80 calls ran\n"
 UNFINISHED = "========= ERROR SUMMARY: 0 errors\n"
 
@@ -97,9 +113,12 @@ def shell(name, program, judge=gpu_check.judge_plain, **options):
         (FOUND, 0, "failed", "Invalid __global__ write"),
         (REFUSED, 1, "skipped", "Error: Device not supported"),
         (REFUSED, 99, "skipped", "Error: Device not supported"),
+        (REFUSED_BUT_RAN, 1, "skipped", "Error: Failed to initialize"),
+        (RACE, 99, "failed", "Race reported between Write access at kernel+0x70; 1 hazard"),
+        (UNKNOWN, 99, "failed", "exit status 99: 3 errors"),
         (CLEAN + REFUSED, 0, "skipped", "Error: Device not supported"),
         (SILENT, 0, "failed", "exit status 0: all 80 calls ran"),
-        (UNFINISHED, 0, "failed", "exit status 0"),
+        (UNFINISHED, 0, "failed", "exit status 0, and not all calls ran"),
         (CLEAN, 1, "failed", "exit status 1"),
         ("", 1, "failed", "exit status 1: no output"),
     ],

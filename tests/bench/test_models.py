@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hvae.bench import sampling, training_step
+from hvae.bench.device import model_meter
 from hvae.bench.measure import CpuMeter
 
 
@@ -58,3 +59,11 @@ def test_the_reference_draws_the_images_of_the_kernels(tiny):
     model = training_step.make_model("hvae").eval()
     fused, reference = (sampling.call_of(model, 2, reference)() for reference in (False, True))
     assert (fused != reference).double().mean() < 0.01
+
+
+@pytest.mark.gpu
+def test_a_step_and_sampling_are_measured_on_a_gpu(tiny):
+    meter = model_meter("cuda")
+    for step in training_step.run(meter, rounds=1):
+        assert 0 < step.idle_bytes < step.resident_bytes
+    assert all(f.time_ms.p50 > 0 for f in sampling.run(meter, rounds=1))
