@@ -1,51 +1,44 @@
-"""Speed and memory of the fused logistic mixture likelihood.
+"""Speed and memory of the fused logistic mixture: likelihood and sampling.
 
-    python benchmarks/bench_logistic_mixture.py [--rounds 15] [--save]
+    python benchmarks/bench_logistic_mixture.py [--rounds 15] [--save benchmarks/results]
     pytest benchmarks/bench_logistic_mixture.py         the same calls under pytest-benchmark
 
-Prints a table, or refuses if the kernels are not loaded or the op fails its check.
+Prints a table, or refuses if the kernels are not loaded or an op fails its check.
 """
-
-import argparse
-import sys
-from pathlib import Path
 
 import pytest
 
-from hvae.bench import logistic_mixture, report
+from hvae.bench import logistic_mixture
+from hvae.bench.case import DTYPES
 from hvae.bench.measure import one_thread
-from hvae.errors import UserError
+from hvae.bench.script import main
 
-RESULTS = Path(__file__).parent / "results"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed and memory of the mixture likelihood")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--save", action="store_true", help=f"write JSON and table to {RESULTS}")
-    args = parser.parse_args()
-    try:
-        comparisons = list(logistic_mixture.run(rounds=args.rounds))
-    except (UserError, AssertionError) as error:
-        sys.exit(f"no figures: {error}")
-    table = report.markdown(comparisons)
-    with one_thread():
-        print(report.headline(report.machine()), table, sep="\n\n")
-        if args.save:
-            report.save("logistic_mixture", comparisons, table, RESULTS)
+each_case = pytest.mark.parametrize("shape", logistic_mixture.SHAPES, ids=str)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+each_variant = pytest.mark.parametrize("variant", logistic_mixture.VARIANTS)
 
 
 @pytest.mark.parametrize("which", logistic_mixture.PASSES)
-@pytest.mark.parametrize("variant", ["eager", "compile", "fused"])
-@pytest.mark.parametrize("dtype", logistic_mixture.DTYPES, ids=str)
-@pytest.mark.parametrize(("batch", "size"), logistic_mixture.SHAPES)
-def test_speed(benchmark, batch, size, dtype, variant, which):
+@each_variant
+@each_dtype
+@each_case
+def test_nll_speed(benchmark, shape, dtype, variant, which):
     with one_thread():
-        params, x = logistic_mixture.inputs(batch, size, dtype)
-        logistic_mixture.check(params, x)
-        nll = logistic_mixture.variants()[variant]
-        benchmark(logistic_mixture.call_of(nll, params, x, which))
+        params, x = logistic_mixture.inputs(shape, DTYPES[dtype])
+        nlls = logistic_mixture.nlls()
+        logistic_mixture.check_nll(params, x, nlls)
+        benchmark(logistic_mixture.call_of(nlls[variant], params, x, which))
+
+
+@each_variant
+@each_dtype
+@each_case
+def test_sample_speed(benchmark, shape, dtype, variant):
+    with one_thread():
+        params = logistic_mixture.inputs(shape, DTYPES[dtype])[0].detach()
+        logistic_mixture.check_sample(params, shape[1])
+        benchmark(logistic_mixture.samplers(shape[1])[variant], params)
 
 
 if __name__ == "__main__":
-    main()
+    main("logistic_mixture", ["logistic_mixture_nll", "logistic_mixture_sample"])

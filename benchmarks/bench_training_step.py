@@ -1,31 +1,14 @@
 """Time and memory of a training step, preset against preset.
 
-python benchmarks/bench_training_step.py [--save]
+python benchmarks/bench_training_step.py [--save benchmarks/results]
 pytest benchmarks/bench_training_step.py            the same steps under pytest-benchmark
 """
 
-import argparse
-from pathlib import Path
-
 import pytest
 
-from hvae.bench import report, training_step
+from hvae.bench import training_step
 from hvae.bench.measure import one_thread
-
-RESULTS = Path(__file__).parent / "results"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time and memory of a training step")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--save", action="store_true", help=f"write JSON and table to {RESULTS}")
-    args = parser.parse_args()
-    figures = training_step.run(args.rounds)
-    table = training_step.markdown(figures)
-    with one_thread():
-        print(report.headline(report.machine()), table, sep="\n\n")
-        if args.save:
-            report.save("training_step", figures, table, RESULTS)
+from hvae.bench.script import main
 
 
 @pytest.mark.parametrize("variant", training_step.VARIANTS)
@@ -36,4 +19,4 @@ def test_step(benchmark, variant):
 
 
 if __name__ == "__main__":
-    main()
+    main("training_step")

@@ -1,11 +1,13 @@
-"""How benchmarks measure: interleaved thread CPU time, and peaks of the allocator.
+"""How benchmarks measure: variants take turns, and figures are percentiles over the rounds.
 
-Variants take turns within each round and ratios are taken per round, so that a load which comes and
-goes on a shared machine meets all of them. Thread CPU time leaves out what other processes take.
+Ratios are taken within a round, so that a load which comes and goes on a shared machine meets all
+variants. On a CPU the time is that of the calling thread, which leaves out what other processes
+take.
 """
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,91 @@ class Quantiles:
         return cls(p20, p50, p80)
 
 
+class Meter(ABC):
+    """Measures calls on one device.
+
+    Attributes:
+        device: where tensors go.
+        clock: what its times are, as a reader would write it.
+    """
+
+    device: str
+    clock: str
+
+    @abstractmethod
+    def sampler(self, call: Call) -> Callable[[], float]:
+        """Warms `call` up; returns what takes one figure of it, in milliseconds."""
+
+    @abstractmethod
+    def extra_peak_bytes(self, call: Call) -> int:
+        """The most memory that `call` holds at once beyond what was held before, in bytes."""
+
+    def with_host(self) -> "Meter | None":
+        """What times calls with the host's part in them, if this meter leaves that out."""
+        return None
+
+    def interleaved_ms(self, variants: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
+        """Milliseconds of one call of each variant, one figure per round; variants take turns."""
+        samplers = {name: self.sampler(call) for name, call in variants.items()}
+        times: dict[str, list[float]] = {name: [] for name in variants}
+        for _ in range(rounds):
+            for name, sample in samplers.items():
+                times[name].append(sample())
+        return times
+
+    def copy_bytes_per_second(self, size: int, rounds: int = 5) -> float:
+        """Bytes read and written per second by a plain copy of `size` bytes, the median."""
+        source = torch.ones(size, dtype=torch.uint8, device=self.device)
+        target = torch.empty_like(source)
+        times = self.interleaved_ms({"copy": lambda: target.copy_(source)}, rounds)["copy"]
+        return 2 * size / (Quantiles.of(times).p50 / 1000)
+
+
+class CpuMeter(Meter):
+    """Thread CPU time, to be used inside `one_thread()`.
+
+    Args:
+        sample_ms: a figure averages as many calls as take about this long.
+    """
+
+    device = "cpu"
+    clock = "Thread CPU time"
+
+    def __init__(self, sample_ms: float = 40.0) -> None:
+        self._sample_ms = sample_ms
+
+    def sampler(self, call: Call) -> Callable[[], float]:
+        """Warms `call` up; returns what takes one figure of it, in milliseconds."""
+        for _ in range(2):  # caches, compilers, the allocator
+            call()
+        repeats = max(1, round(self._sample_ms / max(_cpu_ms(call, 1), 1e-3)))
+        return lambda: _cpu_ms(call, repeats)
+
+    def extra_peak_bytes(self, call: Call) -> int:
+        """The most memory that `call` holds at once beyond what was held before, in bytes.
+
+        Torch's profiler reports every allocation and release of the CPU allocator, those of
+        compiled graphs and of the ops' results among them, in order; this is the largest of their
+        running sums. Memory that a library takes past the allocator is not seen; the CPU kernels
+        take none.
+        """
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or each start and stop prints a line
+        call()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            result = call()
+            del result
+        assert profiler.profiler is not None
+        events = profiler.profiler.kineto_results.events()
+        changes = sorted(
+            (event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"
+        )
+        held = peak = 0
+        for _, change in changes:
+            held += change
+            peak = max(peak, held)
+        return peak
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Run torch on the calling thread alone, the one whose CPU time is measured."""
@@ -41,60 +128,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def interleaved_ms(
-    variants: Mapping[str, Call], rounds: int, sample_ms: float = 40.0
-) -> dict[str, list[float]]:
-    """Thread CPU milliseconds of one call of each variant, one figure per round.
-
-    Args:
-        variants: called in turn in every round.
-        rounds: figures per variant.
-        sample_ms: a figure averages as many calls as take about this long.
-    """
-    repeats = {}
-    for name, call in variants.items():
-        for _ in range(2):  # caches, compilers, the allocator
-            call()
-        repeats[name] = max(1, round(sample_ms / max(_cpu_ms(call, 1), 1e-3)))
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, call in variants.items():
-            times[name].append(_cpu_ms(call, repeats[name]))
-    return times
-
-
-def extra_peak_bytes(call: Call) -> int:
-    """The most memory that `call` holds at once beyond what was held before, in bytes.
-
-    Torch's profiler reports every allocation and release of the CPU allocator, those of compiled
-    graphs and of the ops' results among them, in order; this is the largest of their running sums.
-    Memory that a library takes past the allocator is not seen; the CPU kernels take none.
-    """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or each start and stop is a line on stderr
-    call()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        result = call()
-        del result
-    assert profiler.profiler is not None
-    events = profiler.profiler.kineto_results.events()
-    changes = sorted(
-        (event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"
-    )
-    held = peak = 0
-    for _, change in changes:
-        held += change
-        peak = max(peak, held)
-    return peak
-
-
-def copy_bytes_per_second(size: int, rounds: int = 5) -> float:
-    """Bytes read and written per second by a plain copy of `size` bytes, the median of rounds."""
-    source = torch.ones(size, dtype=torch.uint8)
-    target = torch.empty_like(source)
-    times = interleaved_ms({"copy": lambda: target.copy_(source)}, rounds)["copy"]
-    return 2 * size / (Quantiles.of(times).p50 / 1000)
 
 
 def _cpu_ms(call: Call, repeats: int) -> float:

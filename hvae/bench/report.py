@@ -1,191 +1,151 @@
-"""What a benchmark reports: comparisons with where they were measured, as a table and as JSON."""
+"""Records of benchmarks as tables, alone or one beside another."""
 
 import json
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from hvae import _native
-from hvae.bench.measure import (
-    Call,
-    Quantiles,
-    copy_bytes_per_second,
-    extra_peak_bytes,
-    interleaved_ms,
-)
+from hvae.bench.measure import Quantiles
+from hvae.bench.record import Comparison, Record, SamplingFigures, StepFigures
 from hvae.errors import UserError
 
 MIB = 2**20
-# Says where files lie here. That the kernels are loaded goes without saying in a result.
-_LOCAL = ("kernels",)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The variants of one op on one case.
-
-    Attributes:
-        case: shape, dtype, options and pass, as a reader would write them.
-        time_ms: thread CPU time of a call, by variant.
-        ratio: time by the time of the variant "fused" in the same round, by variant.
-        extra_peak_bytes: memory held at once beyond the inputs, by variant.
-        moved_bytes: what the fused op reads and writes, counted.
-        copy_bytes_per_second: of a plain copy on this machine, for comparison.
-    """
-
-    case: str
-    time_ms: Mapping[str, Quantiles]
-    ratio: Mapping[str, Quantiles]
-    extra_peak_bytes: Mapping[str, int]
-    moved_bytes: int
-    copy_bytes_per_second: float
-
-    @property
-    def fused_bytes_per_second(self) -> float:
-        """The rate at which the fused op moves `moved_bytes`."""
-        return self.moved_bytes / (self.time_ms["fused"].p50 / 1000)
-
-
-def compare(
-    case: str, calls: Mapping[str, Call], *, rounds: int, moved_bytes: int, copied_bytes: int
-) -> Comparison:
-    """Measures the variants of one op, "fused" among them, on one case.
-
-    Args:
-        case: as a reader would write it.
-        calls: one pass of each variant.
-        rounds: interleaved figures per variant.
-        moved_bytes: what the fused op reads and writes.
-        copied_bytes: size of the plain copy that it is compared with.
-    """
-    times = interleaved_ms(calls, rounds)
-    ratios = {
-        name: [ours / fused for ours, fused in zip(values, times["fused"], strict=True)]
-        for name, values in times.items()
-    }
-    return Comparison(
-        case=case,
-        time_ms={name: Quantiles.of(values) for name, values in times.items()},
-        ratio={name: Quantiles.of(values) for name, values in ratios.items()},
-        extra_peak_bytes={name: extra_peak_bytes(call) for name, call in calls.items()},
-        moved_bytes=moved_bytes,
-        copy_bytes_per_second=copy_bytes_per_second(copied_bytes),
-    )
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what figures were measured."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu_name(),
-        "threads": torch.get_num_threads(),
-        "commit": _commit(),
-        **{k: v for k, v in _native.build_info().items() if k not in _LOCAL},
-    }
-
-
-def markdown(comparisons: Sequence[Comparison]) -> str:
-    """A table with a line per case: medians, and in brackets the 20th and 80th percentile."""
-    names = [name for name in comparisons[0].time_ms if name != "fused"]
-    head = [
-        "case",
-        *(f"{name} ms" for name in names),
-        "fused ms",
-        *(f"{name} / fused" for name in names),
-        f"extra peak MiB ({', '.join([*names, 'fused'])})",
-        "fused GB/s (of copy)",
-    ]
-    lines = [head, ["---"] * len(head)]
-    for c in comparisons:
-        share = c.fused_bytes_per_second / c.copy_bytes_per_second
-        lines.append(
-            [
-                c.case,
-                *(f"{c.time_ms[name].p50:.2f}" for name in [*names, "fused"]),
-                *(
-                    f"{c.ratio[name].p50:.2f} [{c.ratio[name].p20:.2f}, {c.ratio[name].p80:.2f}]"
-                    for name in names
-                ),
-                " / ".join(f"{c.extra_peak_bytes[name] / MIB:.1f}" for name in [*names, "fused"]),
-                f"{c.fused_bytes_per_second / 1e9:.1f} ({share:.0%})",
-            ]
-        )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def save(name: str, figures: Sequence[Any], table: str, folder: Path) -> list[Path]:
-    """Write `<name>-<date>.json` and `.md` into `folder`; returns the two paths.
-
-    Args:
-        name: of the benchmark.
-        figures: dataclasses, a line of the table each.
-        table: the figures in Markdown.
-        folder: made if missing.
-    """
-    where = machine()
-    stem = folder / f"{name}-{where['date'][:10]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"machine": where, "comparisons": [asdict(figure) for figure in figures]}
-    json_path, table_path = stem.with_suffix(".json"), stem.with_suffix(".md")
-    json_path.write_text(json.dumps(record, indent=1) + "\n")
-    table_path.write_text(f"{headline(where)}\n\n{table}\n")
-    return [json_path, table_path]
-
-
-def medians(record: Mapping[str, Any]) -> dict[str, float]:
-    """Returns milliseconds by case of a saved record: of the fused op, or of the step.
+def text(record: Record, before: Record | None = None) -> str:
+    """A record in Markdown: where it was measured, its table, and what changed since `before`.
 
     Raises:
-        UserError: if it is no record of a benchmark.
+        UserError: the two records are of different benchmarks.
     """
-    try:
-        return {
-            row.get("case") or row["variant"]: row["time_ms"].get("fused", row["time_ms"])["p50"]
-            for row in record["comparisons"]
-        }
-    except (KeyError, TypeError, AttributeError):
-        raise UserError("not a record of a benchmark; wanted one that --save wrote") from None
+    parts = [headline(record.machine), table(record)]
+    if before is not None:
+        check_comparable(before, record.what)
+        parts += [f"Before: {headline(before.machine)}", changes(before, record)]
+    return "\n\n".join(parts)
 
 
-def changes(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    """A table of milliseconds before and after, for the cases that both have."""
-    lines = ["| case | before ms | now ms | now / before |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {case} | {before[case]:.2f} | {after[case]:.2f} | {after[case] / before[case]:.2f} |"
-        for case in after
-        if case in before
-    ]
-    return "\n".join(lines)
+def save(record: Record, name: str, folder: Path) -> list[Path]:
+    """Write `<name>-<date>.json` and `.md` into `folder`, made if missing; returns both paths."""
+    stem = folder / f"{name}-{record.machine['date'][:10]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    json_path, table_path = stem.with_suffix(".json"), stem.with_suffix(".md")
+    json_path.write_text(json.dumps(record.as_json(), indent=1) + "\n")
+    table_path.write_text(text(record) + "\n")
+    return [json_path, table_path]
 
 
 def headline(where: Mapping[str, Any]) -> str:
     """One line that says what the figures are and where they come from."""
+    gpu = where.get("gpu")
+    if gpu:
+        clocks = f"SM clock {gpu['sm_clock_mhz']} of {gpu['max_sm_clock_mhz']} MHz"
+        device = f"{gpu['name']}, {clocks}, driver {gpu['driver']}, CUDA {where['torch_cuda']}"
+    else:
+        device = f"{where['cpu']}, {where['threads']} thread, {where['simd']}"
     return (
-        f"{where['cpu']}, {where['threads']} thread, {where['simd']}, torch {where['torch']}, "
-        f"commit {where['commit']}, {where['date'][:10]}. Thread CPU time, medians over "
-        "interleaved rounds; ratios are taken per round, with their 20th and 80th percentile."
+        f"{device}, torch {where['torch']}, commit {where['commit']}, {where['date'][:10]}. "
+        f"{where.get('clock', 'Thread CPU time')}, medians over interleaved rounds; ratios are "
+        "taken per round, with their 20th and 80th percentile."
     )
 
 
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+def table(record: Record) -> str:
+    """The rows of a record in Markdown: medians, ratios with 20th and 80th percentile."""
+    return _markdown(*_LAYOUTS[record.what](record.rows))
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    try:
-        output = subprocess.run(
-            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+def check_comparable(before: Record, what: str) -> None:
+    """Raise UserError unless a record is of the benchmark `what`."""
+    if before.what != what:
+        raise UserError(f"the older record is of {before.what}, not of {what}")
+
+
+def changes(before: Record, after: Record) -> str:
+    """A table of milliseconds before and after, for the rows that both have."""
+    old = {row.label: row.ms for row in before.rows}
+    lines = [
+        [row.label, _ms(old[row.label]), _ms(row.ms), f"{row.ms / old[row.label]:.2f}"]
+        for row in after.rows
+        if row.label in old
+    ]
+    if not lines:
+        return "None of these cases is in the older record."
+    return _markdown(["case", "before ms", "now ms", "now / before"], lines)
+
+
+def _comparisons(rows: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    names = [name for name in rows[0].time_ms if name != "fused"]
+    every = [*names, "fused"]
+    calls = any(row.call_ms for row in rows)
+    head = [
+        "case",
+        *(f"{name} ms" for name in every),
+        *(f"{name} / fused" for name in names),
+        *([f"ms with the host's part ({', '.join(every)})"] * calls),
+        f"extra peak MiB ({', '.join(every)})",
+        "fused GB/s (of copy)",
+    ]
+    lines = []
+    for row in rows:
+        call_ms = [_ms(row.call_ms[name].p50) for name in every] if row.call_ms else []
+        rate = row.fused_bytes_per_second
+        lines.append(
+            [
+                row.case,
+                *(_ms(row.time_ms[name].p50) for name in every),
+                *(_ratio(row.ratio[name]) for name in names),
+                *([" / ".join(call_ms)] * calls),
+                " / ".join(f"{row.extra_peak_bytes[name] / MIB:.1f}" for name in every),
+                f"{rate / 1e9:.1f} ({rate / row.copy_bytes_per_second:.0%})",
+            ]
         )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return output.stdout.strip()
+    return head, lines
+
+
+def _steps(rows: Sequence[StepFigures]) -> tuple[list[str], list[list[str]]]:
+    head = ["variant", "parameters", "batch", "step ms", "/ vdvae"]
+    head += ["saved MiB", "peak held MiB", "idle"]
+    lines = [
+        [
+            row.variant,
+            f"{row.parameters:,}",
+            str(row.batch),
+            _ms(row.time_ms.p50),
+            _ratio(row.ratio, 3),
+            *(f"{b / MIB:.0f}" for b in (row.saved_bytes, row.resident_bytes, row.idle_bytes)),
+        ]
+        for row in rows
+    ]
+    return head, lines
+
+
+def _sampling(rows: Sequence[SamplingFigures]) -> tuple[list[str], list[list[str]]]:
+    head = ["variant", "batch", "ms per image", "images per second", "/ with kernels"]
+    lines = [
+        [
+            row.variant,
+            str(row.batch),
+            _ms(row.time_ms.p50 / row.batch),
+            f"{1000 * row.batch / row.time_ms.p50:.1f}",
+            _ratio(row.ratio, 3),
+        ]
+        for row in rows
+    ]
+    return head, lines
+
+
+_LAYOUTS: Mapping[str, Any] = {"kernels": _comparisons, "step": _steps, "sampling": _sampling}
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value >= 1 else f"{value:.4f}"
+
+
+def _ratio(ratio: Quantiles, digits: int = 2) -> str:
+    p20, p50, p80 = (f"{value:.{digits}f}" for value in (ratio.p20, ratio.p50, ratio.p80))
+    return f"{p50} [{p20}, {p80}]"
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])

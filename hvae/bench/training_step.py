@@ -7,9 +7,8 @@ optimiser included, is the same. "without kernels" is the preset with the ops' r
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ import torch
 from torch import Tensor
 
 from hvae import ops
-from hvae.bench.measure import Call, Quantiles, interleaved_ms, one_thread
+from hvae.bench.measure import Call, Meter, Quantiles, one_thread
+from hvae.bench.record import StepFigures
 from hvae.losses import objective
 from hvae.models import HVAE, ModelConfig
 
-BATCH = 8
+# A device needs more images than a CPU before arithmetic outweighs launches.
+BATCHES = {"cpu": 8, "cuda": 64}
 LAYOUT: dict[str, Any] = {
     "size": (32, 32),
     "channels": 3,
@@ -39,68 +40,47 @@ VARIANTS = {
 _KIB = 1024
 
 
-@dataclass(frozen=True)
-class StepFigures:
-    """What a step of one variant takes.
-
-    Attributes:
-        variant: its name.
-        parameters: numbers the model learns.
-        time_ms: thread CPU time of forward, backward and update on one thread.
-        ratio: that time over the one of "vdvae" in the same round.
-        saved_bytes: tensors that the forward keeps for the backward, parameters aside.
-        resident_bytes: peak of a process of its own that takes three steps.
-        idle_bytes: what that process held before the first one.
-    """
-
-    variant: str
-    parameters: int
-    time_ms: Quantiles
-    ratio: Quantiles
-    saved_bytes: int
-    resident_bytes: int
-    idle_bytes: int
-
-
-def run(rounds: int = 9) -> list[StepFigures]:
+def run(meter: Meter, rounds: int = 9) -> list[StepFigures]:
     """Measure all variants, interleaved, on one thread."""
+    batch = BATCHES[meter.device]
     with one_thread():
-        models = {name: make_model(preset) for name, (preset, _) in VARIANTS.items()}
-        steps = {name: step_of(models[name], name) for name in VARIANTS}
-        times = interleaved_ms(steps, rounds, sample_ms=0.0)
+        models = {name: make_model(preset, meter.device) for name, (preset, _) in VARIANTS.items()}
+        steps = {name: step_of(models[name], name, batch) for name in VARIANTS}
+        times = meter.interleaved_ms(steps, rounds)
     figures = []
     for name, values in times.items():
         ratios = [own / base for own, base in zip(values, times["vdvae"], strict=True)]
-        memory = _memory_of_process(name)
+        memory = _memory_of_process(name) if meter.device == "cpu" else _memory_on_cuda(name)
         figures.append(
             StepFigures(
                 variant=name,
                 parameters=sum(p.numel() for p in models[name].parameters()),
                 time_ms=Quantiles.of(values),
                 ratio=Quantiles.of(ratios),
-                saved_bytes=saved_bytes(models[name], VARIANTS[name][1]),
+                saved_bytes=saved_bytes(models[name], VARIANTS[name][1], batch),
                 resident_bytes=memory["peak"],
                 idle_bytes=memory["idle"],
+                batch=batch,
             )
         )
     return figures
 
 
-def make_model(preset: str) -> HVAE:
+def make_model(preset: str, device: str = "cpu") -> HVAE:
     """A model of the layout with weights that the preset does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return HVAE(ModelConfig.model_validate({"preset": preset, **LAYOUT}))
+        return HVAE(ModelConfig.model_validate({"preset": preset, **LAYOUT})).to(device)
 
 
-def step_of(model: HVAE, variant: str) -> Call:
+def step_of(model: HVAE, variant: str, batch: int = BATCHES["cpu"]) -> Call:
     """A call without arguments that takes one optimisation step."""
-    x = images()
+    x = images(batch).to(model.device)
     optimizer = torch.optim.Adamax(model.parameters(), lr=1e-4, foreach=True)
-    path = _path(VARIANTS[variant][1])
+    reference = VARIANTS[variant][1]
 
     def step() -> object:
-        with path():
+        with ops.reference() if reference else nullcontext():
             loss_of(model, x).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -114,15 +94,15 @@ def loss_of(model: HVAE, x: Tensor) -> Tensor:
     return objective(model(x), model.num_dims, beta=1.0, free_bits=0.0)
 
 
-def images() -> Tensor:
+def images(batch: int) -> Tensor:
     """A batch of noise, uint8; what the images show does not change the work."""
     channels, size = LAYOUT["channels"], LAYOUT["size"]
     generator = torch.Generator().manual_seed(0)
-    shape = (BATCH, channels, *size)
+    shape = (batch, channels, *size)
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
-def saved_bytes(model: HVAE, reference: bool) -> int:
+def saved_bytes(model: HVAE, reference: bool, batch: int = BATCHES["cpu"]) -> int:
     """Bytes of the storages that a forward pass keeps for its backward, parameters aside."""
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
@@ -134,34 +114,12 @@ def saved_bytes(model: HVAE, reference: bool) -> int:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with _path(reference)(), hooks:
-        loss = loss_of(model, images())  # held, so that no storage is freed and its place reused
+    x = images(batch).to(model.device)
+    with ops.reference() if reference else nullcontext(), hooks:
+        loss = loss_of(model, x)  # held, so that no storage is freed and its place reused
     total = sum(kept.values())
     del loss
     return total
-
-
-def markdown(figures: list[StepFigures]) -> str:
-    """A table with a line per variant."""
-    lines = [
-        ["variant", "parameters", "step ms", "/ vdvae", "saved MiB", "peak resident MiB", "idle"],
-        ["---"] * 7,
-    ]
-    for f in figures:
-        lines.append(
-            [
-                f.variant,
-                f"{f.parameters:,}",
-                f"{f.time_ms.p50:.0f}",
-                f"{f.ratio.p50:.3f} [{f.ratio.p20:.3f}, {f.ratio.p80:.3f}]",
-                *(f"{b / _KIB**2:.0f}" for b in (f.saved_bytes, f.resident_bytes, f.idle_bytes)),
-            ]
-        )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _path(reference: bool) -> Callable[[], AbstractContextManager[None]]:
-    return ops.reference if reference else nullcontext
 
 
 def _memory_of_process(variant: str) -> Mapping[str, int]:
@@ -171,6 +129,18 @@ def _memory_of_process(variant: str) -> Mapping[str, int]:
     )
     memory: Mapping[str, int] = json.loads(done.stdout)
     return memory
+
+
+def _memory_on_cuda(variant: str) -> Mapping[str, int]:
+    """As `print_memory`, of what torch allocates on the device for this variant alone."""
+    before = torch.cuda.memory_allocated()
+    model = make_model(VARIANTS[variant][0], "cuda")
+    step = step_of(model, variant, BATCHES["cuda"])
+    torch.cuda.reset_peak_memory_stats()
+    idle = torch.cuda.memory_allocated()
+    for _ in range(3):
+        step()
+    return {"idle": idle - before, "peak": torch.cuda.max_memory_allocated() - before}
 
 
 def print_memory(variant: str) -> None:

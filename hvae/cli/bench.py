@@ -1,6 +1,5 @@
 """`hvae bench`: speed and memory on this machine."""
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ class What(StrEnum):
 
     KERNELS = "kernels"
     STEP = "step"
+    SAMPLING = "sampling"
 
 
 def bench(
@@ -25,12 +25,31 @@ def bench(
         typer.Argument(
             show_default="kernels",
             help="kernels: each fused op against eager torch and torch.compile. "
-            "step: a training step of the two presets.",
+            "step: a training step of the two presets. "
+            "sampling: images drawn from them, with and without the kernels.",
         ),
     ] = What.KERNELS,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[OP:]NxCxHxW",
+            show_default="one of each op; more on CUDA",
+            help="For kernels: batch, channels, height and width; may be repeated. "
+            "OP is gaussian_latent, where it is left out (C latent channels), "
+            "logistic_mixture_nll or logistic_mixture_sample (C = 1 or 3 colours). "
+            "Ops without a shape are then left out.",
+        ),
+    ] = None,
     dtype: Annotated[
-        str, typer.Option(help="Of the kernels' inputs: float32 or bfloat16.")
-    ] = "float32",
+        str | None,
+        typer.Option(
+            show_default="float32", help="For kernels: float32, bfloat16 or float16 inputs."
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(show_default="cuda if there is one with kernels", help="cpu or cuda."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved measurements.")] = 15,
     save: Annotated[
         Path | None,
@@ -44,42 +63,45 @@ def bench(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure the kernels or a training step on one CPU thread.
+    """Measure the kernels, a training step or sampling.
 
-    Figures are thread CPU time, medians over interleaved rounds with their 20th and 80th
-    percentile. An op that fails its check against the reference is not measured.
+    Figures are medians over interleaved rounds, ratios with their 20th and 80th percentile: thread
+    CPU time of one thread on a CPU; on CUDA device time by events with a cold cache for kernels,
+    wall time for the others. An op that fails its check against the reference is not measured.
     """
     import json as json_format
 
-    import torch
+    from hvae.bench import kernels, report, sampling, training_step
+    from hvae.bench.case import DTYPES
+    from hvae.bench.device import choose_device, kernel_meter, model_meter
+    from hvae.bench.record import Record, Row
 
-    from hvae import checkpoint
-    from hvae.bench import kernels, report, training_step
-    from hvae.bench.measure import one_thread
-
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in dtypes:
-        raise UserError(f"--dtype: wanted float32 or bfloat16, got {dtype}")
-    before = None if compare is None else report.medians(checkpoint.read_json(compare))
+    if what is not What.KERNELS and (shape or dtype):
+        raise UserError(f"--shape and --dtype are for kernels; {what} has its own")
+    if dtype not in (None, *DTYPES):
+        raise UserError(f"--dtype: wanted {', '.join(DTYPES)}; got {dtype}")
+    shapes = kernels.parse_shapes(shape or ())
+    before = None if compare is None else Record.read(compare)
+    if before is not None:
+        report.check_comparable(before, what)
+    device = choose_device(device)
+    meter = kernel_meter(device) if what is What.KERNELS else model_meter(device)
+    rows: list[Row] = []
     if what is What.KERNELS:
-        comparisons = []
+        dtypes = [DTYPES[dtype or "float32"]]
         try:
-            for comparison in kernels.run((dtypes[dtype],), rounds):
-                note(f"measured {comparison.case}")
-                comparisons.append(comparison)
+            for row in kernels.run(meter, dtypes, shapes or kernels.default_shapes(device), rounds):
+                note(f"measured {row.case}")
+                rows.append(row)
         except AssertionError as error:
             raise HvaeError(f"no figures: {error}") from None
-        figures, table = [asdict(c) for c in comparisons], report.markdown(comparisons)
+    elif what is What.STEP:
+        rows += training_step.run(meter, rounds)
     else:
-        steps = training_step.run(rounds)
-        figures, table = [asdict(s) for s in steps], training_step.markdown(steps)
-    with one_thread():
-        machine = report.machine()
-    record = {"machine": machine, "comparisons": figures}
-    text = f"{report.headline(machine)}\n\n{table}"
-    if before is not None:
-        text += f"\n\n{report.changes(before, report.medians(record))}"
+        rows += sampling.run(meter, rounds)
+    record = Record.of(what, rows, meter)
+    text = report.text(record, before)
     if save is not None:
         with writing(save):
-            save.write_text(json_format.dumps(record, indent=1) + "\n")
-    print_result(record, text, as_json=json)
+            save.write_text(json_format.dumps(record.as_json(), indent=1) + "\n")
+    print_result(record.as_json(), text, as_json=json)
