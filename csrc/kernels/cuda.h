@@ -5,6 +5,8 @@
 #include "cuda_emulator.h"
 #else
 #include <cuda_runtime.h>
-#define HVAE_LAUNCH(kernel, grid, block, stream, ...) \
-  kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+#define HVAE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+// The block's shared memory of the size that the launch named, as vectors.
+#define HVAE_DYNAMIC_SHARED(name) extern __shared__ uint4 name[]
 #endif

@@ -41,13 +41,21 @@ int with_kernel_variant(DType dtype, bool vector, Use use) {
   });
 }
 
-// Launches `blocks` blocks; none is no error. Returns the cudaError_t.
+// How many blocks of how many threads, with how much dynamic shared memory.
+struct LaunchShape {
+  int64_t blocks;
+  dim3 threads;
+  size_t shared_bytes = 0;
+};
+
+// No blocks are no error. Returns the cudaError_t.
 template <typename... Parameters, typename... Arguments>
-int launch(void (*kernel)(Parameters...), int64_t blocks, dim3 threads, void* stream,
+int launch(void (*kernel)(Parameters...), const LaunchShape& shape, void* stream,
            Arguments... arguments) {
-  if (blocks == 0) return cudaSuccess;
-  if (blocks > INT_MAX) return cudaErrorInvalidConfiguration;
-  HVAE_LAUNCH(kernel, dim3(static_cast<unsigned>(blocks)), threads, stream, arguments...);
+  if (shape.blocks == 0) return cudaSuccess;
+  if (shape.blocks > INT_MAX) return cudaErrorInvalidConfiguration;
+  HVAE_LAUNCH(kernel, dim3(static_cast<unsigned>(shape.blocks)), shape.threads, shape.shared_bytes,
+              stream, arguments...);
   return cudaGetLastError();
 }
 
@@ -57,7 +65,7 @@ int launch_plan(Kernel kernel, const CudaPlan& plan, int64_t batch, void* stream
                 const Arguments&... arguments) {
   const int64_t blocks = plan.blocks + batch * plan.residual_blocks_per_sample;
   const dim3 threads(static_cast<unsigned>(plan.threads_x), static_cast<unsigned>(plan.threads_y));
-  return launch(kernel, blocks, threads, stream, arguments...);
+  return launch(kernel, {blocks, threads}, stream, arguments...);
 }
 
 }  // namespace hvae

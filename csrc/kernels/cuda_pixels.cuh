@@ -10,6 +10,7 @@
 
 #include "kernels/arguments.h"
 #include "kernels/cuda.h"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/cuda_patch.cuh"
 #include "kernels/cuda_plan.h"
 #include "math/narrow.h"
@@ -17,12 +18,13 @@
 namespace hvae {
 
 constexpr int kPixelThreads = 64;
-constexpr int kTileBytes = 32 * 1024;
+constexpr int kTileBytes = 32 * 1024;  // at most
 
 struct PixelPlan {
   int pixels;  // per block; 0: one pixel's channels do not fit
   int64_t blocks_per_sample;
   int pixel_step, channel_step;  // in the tile
+  size_t tile_bytes;
 };
 
 inline PixelPlan plan_pixels(const Extent& extent, DType dtype) {
@@ -37,7 +39,12 @@ inline PixelPlan plan_pixels(const Extent& extent, DType dtype) {
   plan.blocks_per_sample = ceil_div(extent.pixels, pixels);
   plan.pixel_step = first ? 1 : static_cast<int>(row);
   plan.channel_step = first ? plan.pixels : 1;
+  plan.tile_bytes = static_cast<size_t>(pixels * row * bytes);
   return plan;
+}
+
+inline LaunchShape shape_of(const Extent& extent, const PixelPlan& plan) {
+  return {extent.batch * plan.blocks_per_sample, dim3(kPixelThreads), plan.tile_bytes};
 }
 
 template <typename S>

@@ -64,7 +64,7 @@ template <typename A>
 int launch_add_partials(const void* partials, int64_t count, int64_t num_sums, void* sums,
                         void* stream) {
   const int warps = kBlockThreads / kWarp;
-  return launch(add_partials<A>, ceil_div(num_sums, warps), dim3(kWarp, warps), stream,
+  return launch(add_partials<A>, {ceil_div(num_sums, warps), dim3(kWarp, warps)}, stream,
                 static_cast<const A*>(partials), count, num_sums, static_cast<A*>(sums));
 }
 

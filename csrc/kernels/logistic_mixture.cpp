@@ -33,12 +33,6 @@ struct Bins {
 // The arithmetic, on dense arrays; every loop runs over `count` values that lie one after another.
 
 template <typename A>
-HVAE_CLONES void exp_values(int count, const A* __restrict x, A* __restrict y) {
-#pragma omp simd
-  for (int i = 0; i < count; ++i) y[i] = exp(x[i]);
-}
-
-template <typename A>
 HVAE_CLONES void exp_minus_abs_values(int count, const A* __restrict x, A* __restrict y) {
 #pragma omp simd
   for (int i = 0; i < count; ++i) y[i] = exp_minus_abs(x[i]);

@@ -133,7 +133,8 @@ template <typename S, int kColours, bool kVector>
 __global__ void __launch_bounds__(kPixelThreads)
     nll_blocks(LogisticMixtureNllParams params, PixelPlan plan) {
   using A = Arithmetic<S>;
-  __shared__ A tile[kTileBytes / sizeof(A)];
+  HVAE_DYNAMIC_SHARED(shared);
+  A* tile = reinterpret_cast<A*>(shared);
   const int mixtures = static_cast<int>(params.mixtures);
   const PixelBlock block(params.extent, plan);
   load_tile<kVector, S>(params.params, params.extent, plan, block, tile);
@@ -184,13 +185,12 @@ int launch_logistic_mixture_nll_cuda(const LogisticMixtureNllParams& params, voi
   const DType dtype = params.params.dtype;
   const PixelPlan plan = plan_pixels(params.extent, dtype);
   if (plan.pixels == 0) return cudaErrorInvalidConfiguration;
-  const int64_t blocks = params.extent.batch * plan.blocks_per_sample;
   const bool vector = is_vectorizable(params.extent, plan, dtype, params.params, params.grad);
   const int error = with_kernel_variant(dtype, vector, [&](auto zero, auto is_vector) {
     using S = decltype(zero);
     constexpr bool kVector = decltype(is_vector)::value;
     const auto kernel = params.colours == 3 ? nll_blocks<S, 3, kVector> : nll_blocks<S, 1, kVector>;
-    return launch(kernel, blocks, dim3(kPixelThreads), stream, params, plan);
+    return launch(kernel, shape_of(params.extent, plan), stream, params, plan);
   });
   if (error != cudaSuccess || params.nll.data == nullptr || params.per_pixel) return error;
   return with_arithmetic(dtype, [&](auto zero) {

@@ -33,7 +33,8 @@ template <typename S, int kColours, bool kVector>
 __global__ void __launch_bounds__(kPixelThreads)
     sample_blocks(LogisticMixtureSampleParams params, PixelPlan plan) {
   using A = Arithmetic<S>;
-  __shared__ A tile[kTileBytes / sizeof(A)];
+  HVAE_DYNAMIC_SHARED(shared);
+  A* tile = reinterpret_cast<A*>(shared);
   const PixelBlock block(params.extent, plan);
   load_tile<kVector, S>(params.params, params.extent, plan, block, tile);
   __syncthreads();
@@ -87,8 +88,7 @@ int launch_logistic_mixture_sample_cuda(const LogisticMixtureSampleParams& param
     constexpr bool kVector = decltype(is_vector)::value;
     const auto kernel =
         params.colours == 3 ? sample_blocks<S, 3, kVector> : sample_blocks<S, 1, kVector>;
-    const int64_t blocks = params.extent.batch * plan.blocks_per_sample;
-    return launch(kernel, blocks, dim3(kPixelThreads), stream, params, plan);
+    return launch(kernel, shape_of(params.extent, plan), stream, params, plan);
   });
 }
 

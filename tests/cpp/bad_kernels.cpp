@@ -16,6 +16,6 @@ void half_a_warp() {
 int main(int count, char** arguments) {
   const bool barrier = count > 1 && std::strcmp(arguments[1], "barrier") == 0;
   const auto kernel = barrier ? half_a_barrier : half_a_warp;
-  HVAE_LAUNCH(kernel, dim3(1), dim3(64), nullptr);
+  HVAE_LAUNCH(kernel, dim3(1), dim3(64), 0, nullptr);
   return 0;
 }

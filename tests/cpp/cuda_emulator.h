@@ -54,6 +54,7 @@ struct Thread {
 struct Machine {
   std::vector<Thread> threads;
   std::vector<uint64_t> exchange;  // one slot per thread
+  std::vector<uint4> shared;       // the block's dynamic shared memory
   std::function<void()> kernel;
   ucontext_t scheduler;
   size_t current = 0;
@@ -126,6 +127,8 @@ inline void release_exchanges() {
 
 inline void run_block() {
   start_threads();
+  const uint4 unwritten{~0u, ~0u, ~0u, ~0u};  // NaN, so that its use shows
+  std::fill(machine.shared.begin(), machine.shared.end(), unwritten);
   const size_t count = machine.threads.size();
   while (count_in(State::kDone, 0, count) < count) {
     for (size_t i = 0; i < count; ++i) {
@@ -143,10 +146,11 @@ inline void run_block() {
 }
 
 template <typename Kernel>
-void launch(dim3 grid, dim3 block, Kernel kernel) {
+void launch(dim3 grid, dim3 block, size_t shared_bytes, Kernel kernel) {
   machine.grid = grid;
   machine.block = block;
   machine.kernel = kernel;
+  machine.shared.resize((shared_bytes + sizeof(uint4) - 1) / sizeof(uint4));
   if (last_block_only) {
     machine.block_index = dim3(grid.x - 1, grid.y - 1, grid.z - 1);
     return run_block();
@@ -195,5 +199,7 @@ void __stcs(T* address, T value) {
   *address = value;
 }
 
-#define HVAE_LAUNCH(kernel, grid, block, stream, ...) \
-  (static_cast<void>(stream), emulator::launch(grid, block, [&] { kernel(__VA_ARGS__); }))
+#define HVAE_DYNAMIC_SHARED(name) uint4* name = emulator::machine.shared.data()
+#define HVAE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  (static_cast<void>(stream),                                       \
+   emulator::launch(grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); }))

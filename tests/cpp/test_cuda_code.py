@@ -25,30 +25,34 @@ SOURCES = sorted((CSRC / "kernels").glob("*.cu"))
 # which an SM holds fewer blocks: of 256 threads 6 up to 40 registers, 5 up to 48, 4 up to 64, 3 up
 # to 80, 2 up to 128, 1 up to 255.
 LIMITS = """
-                                                              registers
-source            kernel         access  wide         bytes   float 16-bit double
-gaussian_latent   forward_runs   vector  loads,stores    16      64    128      -
-gaussian_latent   forward_runs   scalar  -                -     128     80    255
-gaussian_latent   forward_tiles  vector  loads,stores  16,8      64     64      -
-gaussian_latent   forward_tiles  scalar  -                -      64     64    128
-gaussian_latent   backward_runs  vector  loads,stores    16      80    128      -
-gaussian_latent   backward_runs  scalar  -                -     128    128    255
-gaussian_latent   backward_tiles vector  loads,stores  16,8      80     80      -
-gaussian_latent   backward_tiles scalar  -                -      64     64    128
-gaussian_latent   add_partials   scalar  -                -      40      -     40
-gaussian_sample   forward_runs   vector  loads,stores    16      40     48      -
-gaussian_sample   forward_runs   scalar  -                -      48     48     80
-gaussian_sample   forward_tiles  vector  loads,stores  16,8      48     48      -
-gaussian_sample   forward_tiles  scalar  -                -      64     64     80
-gaussian_sample   backward_runs  vector  loads,stores    16      40     48      -
-gaussian_sample   backward_runs  scalar  -                -      64     64     80
-gaussian_sample   backward_tiles vector  loads,stores  16,8      48     48      -
-gaussian_sample   backward_tiles scalar  -                -      48     48     80
-logistic_mixture  nll_blocks<1>  vector  loads,stores    16      64     64      -
-logistic_mixture  nll_blocks<1>  scalar  -                -      64     64    104
-logistic_mixture  nll_blocks<3>  vector  loads,stores    16      88     88      -
-logistic_mixture  nll_blocks<3>  scalar  -                -      88     88    168
-logistic_mixture  add_partials   scalar  -                -      40      -     40
+                                                                   registers
+source                  kernel           access wide          bytes float 16-bit double
+gaussian_latent         forward_runs     vector loads,stores     16    64    128      -
+gaussian_latent         forward_runs     scalar -                 -   128     80    255
+gaussian_latent         forward_tiles    vector loads,stores   16,8    64     64      -
+gaussian_latent         forward_tiles    scalar -                 -    64     64    128
+gaussian_latent         backward_runs    vector loads,stores     16    80    128      -
+gaussian_latent         backward_runs    scalar -                 -   128    128    255
+gaussian_latent         backward_tiles   vector loads,stores   16,8    80     80      -
+gaussian_latent         backward_tiles   scalar -                 -    64     64    128
+gaussian_latent         add_partials     scalar -                 -    40      -     40
+gaussian_sample         forward_runs     vector loads,stores     16    40     48      -
+gaussian_sample         forward_runs     scalar -                 -    48     48     80
+gaussian_sample         forward_tiles    vector loads,stores   16,8    48     48      -
+gaussian_sample         forward_tiles    scalar -                 -    64     64     80
+gaussian_sample         backward_runs    vector loads,stores     16    40     48      -
+gaussian_sample         backward_runs    scalar -                 -    64     64     80
+gaussian_sample         backward_tiles   vector loads,stores   16,8    48     48      -
+gaussian_sample         backward_tiles   scalar -                 -    48     48     80
+logistic_mixture        nll_blocks<1>    vector loads,stores     16    64     64      -
+logistic_mixture        nll_blocks<1>    scalar -                 -    64     64    104
+logistic_mixture        nll_blocks<3>    vector loads,stores     16    88     88      -
+logistic_mixture        nll_blocks<3>    scalar -                 -    88     88    168
+logistic_mixture        add_partials     scalar -                 -    40      -     40
+logistic_mixture_sample sample_blocks<1> vector loads            16    40     40      -
+logistic_mixture_sample sample_blocks<1> scalar -                 -    64     64     64
+logistic_mixture_sample sample_blocks<3> vector loads            16    40     40      -
+logistic_mixture_sample sample_blocks<3> scalar -                 -    40     40     64
 """
 
 # Bytes that a kernel may spill: a patch of 4 x 4 doubles does not fit, and float64 is for checks.
@@ -69,6 +73,7 @@ NARROW = {
     "(params.nll.data)[place]": "nll of a pixel, beside tens of channels",
     "given[params.per_pixel": "its gradient",
     "(x.data)[index]": "the levels of a pixel, of any integer type",
+    "params.levels[block.sample": "drawn levels of a pixel, beside tens of channels",
 }
 
 
