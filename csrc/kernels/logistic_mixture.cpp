@@ -190,7 +190,7 @@ void with_levels(int32_t bytes, Use use) {
 }
 
 template <typename A>
-void load_targets(const LogisticMixtureNllParams& params, const PixelTile& tile,
+void load_targets(const LogisticMixtureNllParams& params, const PixelRun& tile,
                   Targets<A>& targets) {
   const int64_t last = (int64_t{1} << params.bits) - 1;
   const bool first_layout = params.extent.layout == Layout::kChannelsFirst;
@@ -214,7 +214,7 @@ void load_targets(const LogisticMixtureNllParams& params, const PixelTile& tile,
 template <typename A>
 struct Workspace {
   Workspace(int64_t channels, int64_t mixtures)
-      : params(channels * kPixels), grad(channels * kPixels), joint(mixtures * kPixels) {}
+      : params(channels * kSlabStride), grad(channels * kSlabStride), joint(mixtures * kPixels) {}
 
   std::vector<A> params, grad, joint;
   Targets<A> targets = {};
@@ -224,24 +224,24 @@ struct Workspace {
 };
 
 template <int kColours, typename A>
-void component(const LogisticMixtureNllParams& params, Workspace<A>& work, int64_t m) {
+void component(const LogisticMixtureNllParams& params, Workspace<A>& work, int offset, int64_t m) {
   constexpr int kAll = kColours * kPixels;
   const MixtureChannels<kColours, int64_t> slots{params.mixtures};
   const A last = static_cast<A>((int64_t{1} << params.bits) - 1), delta = 1 / last;
   const A floor = static_cast<A>(params.log_scale_floor), log_two_delta = log(2 * delta);
-  const A* in = work.params.data();
+  const A* in = work.params.data() + offset;
   Bins<A>& bins = work.bins;
   const Targets<A>& targets = work.targets;
 
   for (int j = 0; j < kColours; ++j) {
-    inverse_scales(kPixels, in + slots.log_scale(j, m) * kPixels, floor, bins.log_scale[j],
+    inverse_scales(kPixels, in + slots.log_scale(j, m) * kSlabStride, floor, bins.log_scale[j],
                    bins.inverse_scale[j]);
     if (kColours == 3) {
-      tanh_values(kPixels, in + slots.coefficient(j, m) * kPixels, bins.coefficient[j]);
+      tanh_values(kPixels, in + slots.coefficient(j, m) * kSlabStride, bins.coefficient[j]);
     }
   }
   for (int j = 0; j < kColours; ++j) {
-    differences(kPixels, targets.value[j], in + slots.mean(j, m) * kPixels, bins.a[j]);
+    differences(kPixels, targets.value[j], in + slots.mean(j, m) * kSlabStride, bins.a[j]);
   }
   if constexpr (kColours == 3) {
     for (const Coupling& c : kCouplings) {
@@ -254,7 +254,7 @@ void component(const LogisticMixtureNllParams& params, Workspace<A>& work, int64
   exp_minus_abs_values(kAll, bins.b[0], bins.decay_b[0]);
   exp_minus_abs_values(kAll, bins.width[0], bins.decay_width[0]);
 
-  std::copy_n(in + m * kPixels, kPixels, work.linear);
+  std::copy_n(in + m * kSlabStride, kPixels, work.linear);
   std::fill_n(work.n, kPixels, A{1});
   std::fill_n(work.d, kPixels, A{1});
   for (int j = 0; j < kColours; ++j) {
@@ -265,57 +265,59 @@ void component(const LogisticMixtureNllParams& params, Workspace<A>& work, int64
   finish_log_joint(kPixels, work.linear, work.n, work.d, work.joint.data() + m * kPixels);
 
   if (params.grad.data == nullptr) return;
-  A* out = work.grad.data();
+  A* out = work.grad.data() + offset;
   for (int j = 0; j < kColours; ++j) {
     slopes_of(kPixels, bins.a[j], bins.b[j], bins.width[j], bins.inverse_scale[j], bins.decay_a[j],
               bins.decay_b[j], bins.decay_width[j], targets.first[j], targets.last[j],
-              in + slots.log_scale(j, m) * kPixels, floor, out + slots.mean(j, m) * kPixels,
-              out + slots.log_scale(j, m) * kPixels);
+              in + slots.log_scale(j, m) * kSlabStride, floor, out + slots.mean(j, m) * kSlabStride,
+              out + slots.log_scale(j, m) * kSlabStride);
   }
   if constexpr (kColours == 3) {
     for (const Coupling& c : kCouplings) {
-      coefficient_slopes(kPixels, out + slots.mean(c.shifted, m) * kPixels, targets.value[c.source],
-                         bins.coefficient[c.slot], out + slots.coefficient(c.slot, m) * kPixels);
+      coefficient_slopes(kPixels, out + slots.mean(c.shifted, m) * kSlabStride,
+                         targets.value[c.source], bins.coefficient[c.slot],
+                         out + slots.coefficient(c.slot, m) * kSlabStride);
     }
   }
 }
 
-// The nll of a tile's pixels, and where wanted their gradients in work.grad.
+// The nll of the tile that begins at `offset` in the slab, and where wanted its gradients in
+// work.grad.
 template <int kColours, typename A>
-void tile_nll(const LogisticMixtureNllParams& params, Workspace<A>& work, const A* grad_nll,
-              A* nll) {
+void tile_nll(const LogisticMixtureNllParams& params, Workspace<A>& work, int offset,
+              const A* grad_nll, A* nll) {
   const int64_t mixtures = params.mixtures;
-  for (int64_t m = 0; m < mixtures; ++m) component<kColours>(params, work, m);
+  for (int64_t m = 0; m < mixtures; ++m) component<kColours>(params, work, offset, m);
   A* joint = work.joint.data();
-  A* logits = work.params.data();
+  A* logits = work.params.data() + offset;
   std::copy_n(joint, kPixels, work.joint_most);
   std::copy_n(logits, kPixels, work.logit_most);
   for (int64_t m = 1; m < mixtures; ++m) {
     max_values(kPixels, joint + m * kPixels, work.joint_most);
-    max_values(kPixels, logits + m * kPixels, work.logit_most);
+    max_values(kPixels, logits + m * kSlabStride, work.logit_most);
   }
   std::fill_n(work.joint_sum, kPixels, A{0});
   std::fill_n(work.logit_sum, kPixels, A{0});
   for (int64_t m = 0; m < mixtures; ++m) {  // each becomes its term
     add_exp_values(kPixels, work.joint_most, joint + m * kPixels, work.joint_sum);
-    add_exp_values(kPixels, work.logit_most, logits + m * kPixels, work.logit_sum);
+    add_exp_values(kPixels, work.logit_most, logits + m * kSlabStride, work.logit_sum);
   }
   nll_values(kPixels, work.joint_most, work.joint_sum, work.logit_most, work.logit_sum, nll);
   if (params.grad.data == nullptr) return;
-  A* out = work.grad.data();
+  A* out = work.grad.data() + offset;
   const int64_t each = (params.extent.channels - mixtures) / mixtures;
   for (int64_t m = 0; m < mixtures; ++m) {
     weights_of(kPixels, work.joint_sum, work.logit_sum, grad_nll, joint + m * kPixels,
-               logits + m * kPixels);
-    std::copy_n(logits + m * kPixels, kPixels, out + m * kPixels);
+               logits + m * kSlabStride);
+    std::copy_n(logits + m * kSlabStride, kPixels, out + m * kSlabStride);
     for (int64_t slot = 0; slot < each; ++slot) {
-      scale_values(kPixels, joint + m * kPixels, out + (mixtures * (1 + slot) + m) * kPixels);
+      scale_values(kPixels, joint + m * kPixels, out + (mixtures * (1 + slot) + m) * kSlabStride);
     }
   }
 }
 
 template <typename A>
-void load_grad_nll(const LogisticMixtureNllParams& params, const PixelTile& tile, A* grad) {
+void load_grad_nll(const LogisticMixtureNllParams& params, const PixelRun& tile, A* grad) {
   if (params.grad_nll.data == nullptr) return std::fill_n(grad, kPixels, A{1}), void();
   const A* given = static_cast<const A*>(params.grad_nll.data);
   if (!params.per_pixel) return std::fill_n(grad, kPixels, given[tile.sample]), void();
@@ -328,21 +330,24 @@ void run_tasks(const LogisticMixtureNllParams& params, int64_t begin, int64_t en
   Workspace<A> work(params.extent.channels, params.mixtures);
   for (int64_t task = begin; task < end; ++task) {
     double sum = 0;
-    tasks.for_each_tile(task, [&](const PixelTile& tile) {
-      alignas(64) Plane<A> nll, grad_nll = {};
-      load_planes(params.params, params.extent, tile, work.params.data());
-      load_targets(params, tile, work.targets);
-      load_grad_nll(params, tile, grad_nll);
-      tile_nll<kColours>(params, work, grad_nll, nll);
-      if (params.grad.data != nullptr) {
-        store_planes(params.grad, params.extent, tile, work.grad.data());
+    tasks.for_each_slab(task, [&](const PixelRun& slab) {
+      load_planes(params.params, params.extent, slab, work.params.data());
+      for (int offset = 0; offset < slab.count; offset += kPixels) {
+        const PixelRun tile = slab.tile(offset);
+        alignas(64) Plane<A> nll, grad_nll = {};
+        load_targets(params, tile, work.targets);
+        load_grad_nll(params, tile, grad_nll);
+        tile_nll<kColours>(params, work, offset, grad_nll, nll);
+        if (params.nll.data == nullptr) continue;
+        if (params.per_pixel) {
+          std::copy_n(nll, tile.count,
+                      static_cast<A*>(params.nll.data) + tile.sample * tasks.pixels + tile.first);
+        } else {
+          sum += sum_in_order(nll, tile.count);
+        }
       }
-      if (params.nll.data == nullptr) return;
-      if (params.per_pixel) {
-        std::copy_n(nll, tile.count,
-                    static_cast<A*>(params.nll.data) + tile.sample * tasks.pixels + tile.first);
-      } else {
-        sum += sum_in_order(nll, tile.count);
+      if (params.grad.data != nullptr) {
+        store_planes(params.grad, params.extent, slab, work.grad.data());
       }
     });
     if (params.nll.data != nullptr && !params.per_pixel) {

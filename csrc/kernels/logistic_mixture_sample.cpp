@@ -82,7 +82,7 @@ HVAE_CLONES void draw_levels(const A* __restrict mean, const A* __restrict raw_l
 // What a thread needs to work on one tile after the other.
 template <typename A>
 struct Workspace {
-  explicit Workspace(int64_t channels) : params(channels * kPixels) {}
+  explicit Workspace(int64_t channels) : params(channels * kSlabStride) {}
 
   std::vector<A> params;
   PlanarWords<kPixels> words;
@@ -93,57 +93,65 @@ struct Workspace {
   alignas(64) Plane<int32_t> level[3];
 };
 
+// A Philox block per pixel.
+template <typename A>
+void draw_tile_words(const Noise& noise, const PixelRun& tile, Workspace<A>& work) {
+  const NoiseSource source{noise.rng[0], noise.rng[1] + tile.sample, noise.stream};
+  for (int i = 0; i < kPixels; ++i) work.blocks[i] = static_cast<uint32_t>(tile.first + i);
+  draw_words(source, work.blocks, kPixels, work.words.x, work.words.y, work.words.z, work.words.w);
+}
+
 // The component of each pixel: the one in whose part of the unit interval its word 0 lies. The last
 // also takes what rounding leaves.
 template <typename A>
-void pick_components(int64_t mixtures, Workspace<A>& work) {
-  A* logits = work.params.data();
+void pick_components(int64_t mixtures, int offset, Workspace<A>& work) {
+  A* logits = work.params.data() + offset;
   std::copy_n(logits, kPixels, work.most);
-  for (int64_t m = 1; m < mixtures; ++m) max_values(logits + m * kPixels, work.most);
+  for (int64_t m = 1; m < mixtures; ++m) max_values(logits + m * kSlabStride, work.most);
   std::fill_n(work.sum, kPixels, A{0});
   for (int64_t m = 0; m < mixtures; ++m) {
-    accumulate_weights(work.most, logits + m * kPixels, work.sum);
+    accumulate_weights(work.most, logits + m * kSlabStride, work.sum);
   }
   uniforms_of(work.words.x, work.threshold);
   scale_values(work.sum, work.threshold);
   std::fill_n(work.pick, kPixels, 0);
   for (int64_t m = 0; m + 1 < mixtures; ++m) {
-    count_beyond(logits + m * kPixels, work.threshold, work.pick);
+    count_beyond(logits + m * kSlabStride, work.threshold, work.pick);
   }
 }
 
 // The picked components' planes of one kind, whose first component's plane is `planes`.
 template <typename A>
 void gather(const A* planes, const int32_t* pick, A* values) {
-  for (int i = 0; i < kPixels; ++i) values[i] = planes[pick[i] * kPixels + i];
+  for (int i = 0; i < kPixels; ++i) values[i] = planes[pick[i] * kSlabStride + i];
 }
 
 template <int kColours, typename A>
-void draw_tile(const LogisticMixtureSampleParams& params, Workspace<A>& work) {
+void draw_tile(const LogisticMixtureSampleParams& params, int offset, Workspace<A>& work) {
   const MixtureChannels<kColours, int64_t> channels{params.mixtures};
   const A last = static_cast<A>((int64_t{1} << params.bits) - 1);
   const A floor = static_cast<A>(params.log_scale_floor);
   const A temperature = static_cast<A>(params.temperature);
-  const A* planes = work.params.data();
+  const A* planes = work.params.data() + offset;
   const uint32_t* words[] = {work.words.y, work.words.z, work.words.w};
-  pick_components(params.mixtures, work);
+  pick_components(params.mixtures, offset, work);
   for (int j = 0; j < kColours; ++j) {
-    gather(planes + channels.mean(j, 0) * kPixels, work.pick, work.mean);
+    gather(planes + channels.mean(j, 0) * kSlabStride, work.pick, work.mean);
     if constexpr (kColours == 3) {
       for (const Coupling& c : kCouplings) {
         if (c.shifted != j) continue;
-        gather(planes + channels.coefficient(c.slot, 0) * kPixels, work.pick, work.raw);
+        gather(planes + channels.coefficient(c.slot, 0) * kSlabStride, work.pick, work.raw);
         add_coupling(work.raw, work.target[c.source], work.mean);
       }
     }
-    gather(planes + channels.log_scale(j, 0) * kPixels, work.pick, work.raw);
+    gather(planes + channels.log_scale(j, 0) * kSlabStride, work.pick, work.raw);
     logistics_of(words[j], work.noise);
     draw_levels(work.mean, work.raw, work.noise, floor, temperature, last, work.level[j],
                 work.target[j]);
   }
 }
 
-void store_levels(const LogisticMixtureSampleParams& params, const PixelTile& tile,
+void store_levels(const LogisticMixtureSampleParams& params, const PixelRun& tile,
                   const Plane<int32_t>* level) {
   const int64_t pixels = params.extent.pixels, colours = params.colours;
   int32_t* sample = params.levels + tile.sample * colours * pixels;
@@ -162,15 +170,14 @@ void run_tasks(const LogisticMixtureSampleParams& params, int64_t begin, int64_t
   const PixelTasks tasks(params.extent);
   Workspace<A> work(params.extent.channels);
   for (int64_t task = begin; task < end; ++task) {
-    tasks.for_each_tile(task, [&](const PixelTile& tile) {
-      const NoiseSource source{params.noise.rng[0], params.noise.rng[1] + tile.sample,
-                               params.noise.stream};
-      for (int i = 0; i < kPixels; ++i) work.blocks[i] = static_cast<uint32_t>(tile.first + i);
-      draw_words(source, work.blocks, kPixels, work.words.x, work.words.y, work.words.z,
-                 work.words.w);
-      load_planes(params.params, params.extent, tile, work.params.data());
-      draw_tile<kColours>(params, work);
-      store_levels(params, tile, work.level);
+    tasks.for_each_slab(task, [&](const PixelRun& slab) {
+      load_planes(params.params, params.extent, slab, work.params.data());
+      for (int offset = 0; offset < slab.count; offset += kPixels) {
+        const PixelRun tile = slab.tile(offset);
+        draw_tile_words(params.noise, tile, work);
+        draw_tile<kColours>(params, offset, work);
+        store_levels(params, tile, work.level);
+      }
     });
   }
 }

@@ -1,5 +1,9 @@
-// How the CPU kernels walk over pixels with many channels: a tile is a run of pixels of one sample,
-// held as a plane of kPixels values per channel, whatever dtype and layout it came in.
+// How the CPU kernels walk over pixels with many channels.
+//
+// A slab is a run of pixels of one sample, copied to one plane per channel, whatever dtype and
+// layout it came in. In channels-first layout it is long, since each channel is a place of its own
+// in memory; in channels-last short, since its planes are written a value at a time. The arithmetic
+// goes through a slab in tiles of kPixels, whose intermediate results stay in the first cache.
 #pragma once
 
 #include <algorithm>
@@ -10,46 +14,54 @@
 
 namespace hvae {
 
-// A tile of a hundred planes stays in the first two caches.
 constexpr int kPixels = 64;
+constexpr int kSlabPixels[] = {256, 64};  // by layout
+constexpr int kSlabStride = 256 + 16;     // from plane to plane: no power of two, for the caches
 constexpr int64_t kPixelsPerTask = 512;
 
 template <typename A>
 using Plane = A[kPixels];
 
 // The pixels [first, first + count) of a sample.
-struct PixelTile {
+struct PixelRun {
   int64_t sample, first;
   int count;
+
+  // The tile that begins at `offset`.
+  PixelRun tile(int offset) const {
+    return {sample, first + offset, std::min(kPixels, count - offset)};
+  }
 };
 
 // Tasks over (B, ., N): runs of pixels, each of one sample. Which thread runs one does not change a
 // bit of the result.
 struct PixelTasks {
-  int64_t per_sample, count, pixels;
+  int64_t per_sample, count, pixels, slab_pixels;
 
   explicit PixelTasks(const Extent& extent)
       : per_sample(ceil_div(extent.pixels, kPixelsPerTask)),
         count(extent.batch * per_sample),
-        pixels(extent.pixels) {}
+        pixels(extent.pixels),
+        slab_pixels(kSlabPixels[static_cast<int>(extent.layout)]) {}
 
-  // Calls visit(tile) for the tiles of a task, in order.
+  // Calls visit(slab) for the slabs of a task, in order.
   template <typename Visit>
-  void for_each_tile(int64_t task, Visit visit) const {
+  void for_each_slab(int64_t task, Visit visit) const {
     const int64_t first = task % per_sample * kPixelsPerTask;
     const int64_t end = std::min(first + kPixelsPerTask, pixels);
-    for (int64_t pixel = first; pixel < end; pixel += kPixels) {
-      visit(PixelTile{task / per_sample, pixel,
-                      static_cast<int>(std::min<int64_t>(kPixels, end - pixel))});
+    for (int64_t pixel = first; pixel < end; pixel += slab_pixels) {
+      visit(
+          PixelRun{task / per_sample, pixel, static_cast<int>(std::min(slab_pixels, end - pixel))});
     }
   }
 };
 
-// All channels of a tile, as planes; A is float or double. Beyond its count a plane is left alone.
+// All channels of a slab, as planes at kSlabStride; A is float or double. Beyond its count a plane
+// is left alone.
 template <typename A>
-void load_planes(const Input& view, const Extent& extent, const PixelTile& tile, A* planes);
+void load_planes(const Input& view, const Extent& extent, const PixelRun& slab, A* planes);
 
 template <typename A>
-void store_planes(const Output& view, const Extent& extent, const PixelTile& tile, const A* planes);
+void store_planes(const Output& view, const Extent& extent, const PixelRun& slab, const A* planes);
 
 }  // namespace hvae
