@@ -14,7 +14,7 @@ from hvae.bench.script import main
 @pytest.mark.parametrize("batch", sampling.BATCHES)
 @pytest.mark.parametrize("variant", training_step.VARIANTS)
 def test_sampling(benchmark, variant, batch):
-    preset, reference = training_step.VARIANTS[variant]
+    preset, reference, _ = training_step.VARIANTS[variant]
     with one_thread():
         benchmark(sampling.call_of(training_step.make_model(preset).eval(), batch, reference))
 

@@ -1,6 +1,6 @@
 """Time and memory of a training step, preset against preset.
 
-python benchmarks/bench_training_step.py [--save benchmarks/results]
+python benchmarks/bench_training_step.py [--compiled] [--save benchmarks/results]
 pytest benchmarks/bench_training_step.py            the same steps under pytest-benchmark
 """
 
@@ -14,7 +14,7 @@ from hvae.bench.script import main
 @pytest.mark.parametrize("variant", training_step.VARIANTS)
 def test_step(benchmark, variant):
     with one_thread():
-        model = training_step.make_model(training_step.VARIANTS[variant][0])
+        model = training_step.make_model(training_step.VARIANTS[variant].preset)
         benchmark(training_step.step_of(model, variant))
 
 

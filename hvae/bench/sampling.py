@@ -15,18 +15,18 @@ BATCHES = (1, 16)
 
 def run(meter: Meter, rounds: int = 9, batches: Sequence[int] = BATCHES) -> list[SamplingFigures]:
     """Measure all variants on each batch, interleaved, on one thread."""
-    presets = {preset for preset, _ in VARIANTS.values()}
+    presets = {variant.preset for variant in VARIANTS.values()}
     figures = []
     with one_thread():
         models = {preset: make_model(preset, meter.device).eval() for preset in presets}
         for batch in batches:
             calls = {
-                name: call_of(models[preset], batch, reference)
-                for name, (preset, reference) in VARIANTS.items()
+                name: call_of(models[variant.preset], batch, variant.reference)
+                for name, variant in VARIANTS.items()
             }
             times = meter.interleaved_ms(calls, rounds)
             for name, values in times.items():
-                with_kernels = times[VARIANTS[name][0]]
+                with_kernels = times[VARIANTS[name].preset]
                 ratios = [own / base for own, base in zip(values, with_kernels, strict=True)]
                 figures.append(
                     SamplingFigures(name, batch, Quantiles.of(values), Quantiles.of(ratios))

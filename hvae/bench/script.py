@@ -24,6 +24,8 @@ def main(name: str, ops: Sequence[str] = (), arguments: Sequence[str] | None = N
     if ops:
         parser.add_argument("--shape", nargs="+", metavar="OP:NxCxHxW", default=())
         parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=("float32", "bfloat16"))
+    if name == "training_step":
+        parser.add_argument("--compiled", action="store_true", help="also under torch.compile")
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=15 if ops else 9)
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep JSON and table there")
@@ -47,4 +49,5 @@ def _measured(name: str, ops: Sequence[str], args: argparse.Namespace) -> Record
     meter = model_meter(device)
     if name == "sampling":
         return Record.of("sampling", sampling.run(meter, args.rounds), meter)
-    return Record.of("step", training_step.run(meter, args.rounds), meter)
+    variants = training_step.variant_names(compiled=args.compiled)
+    return Record.of("step", training_step.run(meter, args.rounds, variants), meter)

@@ -1,16 +1,18 @@
 """A training step of the two presets at equal layout, width and batch: time and memory.
 
 The presets differ in the form of the std, its floor and the activation; everything else, the
-optimiser included, is the same. "without kernels" is the preset with the ops' references.
+optimiser included, is the same. "without kernels" is the preset with the ops' references,
+"compiled" the whole model under `torch.compile(fullgraph=True)`.
 """
 
 import json
+import math
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ from hvae import ops
 from hvae.bench.measure import Call, Meter, Quantiles, one_thread
 from hvae.bench.record import StepFigures
 from hvae.losses import objective
-from hvae.models import HVAE, ModelConfig
+from hvae.models import HVAE, Elbo, ModelConfig
 
 # A device needs more images than a CPU before arithmetic outweighs launches.
 BATCHES = {"cpu": 8, "cuda": 64}
@@ -30,22 +32,45 @@ LAYOUT: dict[str, Any] = {
     "decoder": "1x1,4m1,4x1,8m4,8x3,16m8,16x5,32m16,32x8",
     "width": 96,
 }
-# Name of a variant: its preset, and whether it runs the references.
+
+
+class Variant(NamedTuple):
+    """A preset, and how it is run."""
+
+    preset: str
+    reference: bool = False
+    compiled: bool = False
+
+
 VARIANTS = {
-    "vdvae": ("vdvae", False),
-    "hvae": ("hvae", False),
-    "vdvae without kernels": ("vdvae", True),
-    "hvae without kernels": ("hvae", True),
+    "vdvae": Variant("vdvae"),
+    "hvae": Variant("hvae"),
+    "vdvae without kernels": Variant("vdvae", reference=True),
+    "hvae without kernels": Variant("hvae", reference=True),
 }
+# Takes minutes to compile, and is left out unless asked for.
+COMPILED_VARIANTS = {"hvae compiled": Variant("hvae", compiled=True)}
 _KIB = 1024
 
 
-def run(meter: Meter, rounds: int = 9) -> list[StepFigures]:
-    """Measure all variants, interleaved, on one thread."""
+def variant_names(*, compiled: bool) -> Sequence[str]:
+    """Names of the variants to measure."""
+    return [*VARIANTS, *(COMPILED_VARIANTS if compiled else ())]
+
+
+def variant_of(name: str) -> Variant:
+    """The variant of a name, compiled ones included."""
+    return {**VARIANTS, **COMPILED_VARIANTS}[name]
+
+
+def run(
+    meter: Meter, rounds: int = 9, variants: Sequence[str] = tuple(VARIANTS)
+) -> list[StepFigures]:
+    """Measure variants, "vdvae" among them, interleaved, on one thread."""
     batch = BATCHES[meter.device]
     with one_thread():
-        models = {name: make_model(preset, meter.device) for name, (preset, _) in VARIANTS.items()}
-        steps = {name: step_of(models[name], name, batch) for name in VARIANTS}
+        models = {name: make_model(variant_of(name).preset, meter.device) for name in variants}
+        steps = {name: step_of(models[name], name, batch) for name in variants}
         times = meter.interleaved_ms(steps, rounds)
     figures = []
     for name, values in times.items():
@@ -57,7 +82,7 @@ def run(meter: Meter, rounds: int = 9) -> list[StepFigures]:
                 parameters=sum(p.numel() for p in models[name].parameters()),
                 time_ms=Quantiles.of(values),
                 ratio=Quantiles.of(ratios),
-                saved_bytes=saved_bytes(models[name], VARIANTS[name][1], batch),
+                saved_bytes=saved_bytes(models[name], name, batch),
                 resident_bytes=memory["peak"],
                 idle_bytes=memory["idle"],
                 batch=batch,
@@ -77,11 +102,11 @@ def step_of(model: HVAE, variant: str, batch: int = BATCHES["cpu"]) -> Call:
     """A call without arguments that takes one optimisation step."""
     x = images(batch).to(model.device)
     optimizer = torch.optim.Adamax(model.parameters(), lr=1e-4, foreach=True)
-    reference = VARIANTS[variant][1]
+    call = torch.compile(model, fullgraph=True) if variant_of(variant).compiled else model
 
     def step() -> object:
-        with ops.reference() if reference else nullcontext():
-            loss_of(model, x).backward()
+        with _path(variant):
+            loss_of(call, x).backward()
         optimizer.step()
         optimizer.zero_grad()
         return None
@@ -89,9 +114,9 @@ def step_of(model: HVAE, variant: str, batch: int = BATCHES["cpu"]) -> Call:
     return step
 
 
-def loss_of(model: HVAE, x: Tensor) -> Tensor:
+def loss_of(model: Callable[[Tensor], Elbo], x: Tensor) -> Tensor:
     """The objective of a step, nats per dimension."""
-    return objective(model(x), model.num_dims, beta=1.0, free_bits=0.0)
+    return objective(model(x), math.prod(x.shape[1:]), beta=1.0, free_bits=0.0)
 
 
 def images(batch: int) -> Tensor:
@@ -102,8 +127,11 @@ def images(batch: int) -> Tensor:
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
-def saved_bytes(model: HVAE, reference: bool, batch: int = BATCHES["cpu"]) -> int:
-    """Bytes of the storages that a forward pass keeps for its backward, parameters aside."""
+def saved_bytes(model: HVAE, variant: str, batch: int = BATCHES["cpu"]) -> int:
+    """Bytes of the storages that a forward pass keeps for its backward, parameters aside.
+
+    A compiled model decides by itself what it keeps, and is taken for the eager one here.
+    """
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -115,11 +143,15 @@ def saved_bytes(model: HVAE, reference: bool, batch: int = BATCHES["cpu"]) -> in
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     x = images(batch).to(model.device)
-    with ops.reference() if reference else nullcontext(), hooks:
+    with _path(variant), hooks:
         loss = loss_of(model, x)  # held, so that no storage is freed and its place reused
     total = sum(kept.values())
     del loss
     return total
+
+
+def _path(variant: str) -> AbstractContextManager[None]:
+    return ops.reference() if variant_of(variant).reference else nullcontext()
 
 
 def _memory_of_process(variant: str) -> Mapping[str, int]:
@@ -134,7 +166,7 @@ def _memory_of_process(variant: str) -> Mapping[str, int]:
 def _memory_on_cuda(variant: str) -> Mapping[str, int]:
     """As `print_memory`, of what torch allocates on the device for this variant alone."""
     before = torch.cuda.memory_allocated()
-    model = make_model(VARIANTS[variant][0], "cuda")
+    model = make_model(variant_of(variant).preset, "cuda")
     step = step_of(model, variant, BATCHES["cuda"])
     torch.cuda.reset_peak_memory_stats()
     idle = torch.cuda.memory_allocated()
@@ -146,7 +178,7 @@ def _memory_on_cuda(variant: str) -> Mapping[str, int]:
 def print_memory(variant: str) -> None:
     """Print resident bytes of this process before and at the peak of three steps, as JSON."""
     torch.set_num_threads(1)
-    step = step_of(make_model(VARIANTS[variant][0]), variant)
+    step = step_of(make_model(variant_of(variant).preset), variant)
     idle = _peak_resident()
     for _ in range(3):
         step()

@@ -50,6 +50,12 @@ def bench(
         str | None,
         typer.Option(show_default="cuda if there is one with kernels", help="cpu or cuda."),
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compiled", help="For step: also under torch.compile, which takes minutes at first."
+        ),
+    ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved measurements.")] = 15,
     save: Annotated[
         Path | None,
@@ -78,6 +84,8 @@ def bench(
 
     if what is not What.KERNELS and (shape or dtype):
         raise UserError(f"--shape and --dtype are for kernels; {what} has its own")
+    if what is not What.STEP and compiled:
+        raise UserError(f"--compiled is for step, got {what}")
     if dtype not in (None, *DTYPES):
         raise UserError(f"--dtype: wanted {', '.join(DTYPES)}; got {dtype}")
     shapes = kernels.parse_shapes(shape or ())
@@ -96,7 +104,8 @@ def bench(
         except AssertionError as error:
             raise HvaeError(f"no figures: {error}") from None
     elif what is What.STEP:
-        rows += training_step.run(meter, rounds)
+        variants = training_step.variant_names(compiled=compiled)
+        rows += training_step.run(meter, rounds, variants)
     else:
         rows += sampling.run(meter, rounds)
     record = Record.of(what, rows, meter)

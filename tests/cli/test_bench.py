@@ -66,10 +66,24 @@ def test_options_reach_the_measurement(cli, monkeypatch):
 
 def test_a_step_is_measured_and_printed_as_json(cli, monkeypatch):
     figures = [StepFigures("vdvae", 7, SPREAD, SPREAD, 1, 2, 3)]
-    monkeypatch.setattr(training_step, "run", lambda meter, rounds: figures)
+    asked = []
+
+    def run(meter, rounds, variants):
+        asked.append(variants)
+        return figures
+
+    monkeypatch.setattr(training_step, "run", run)
     record = json.loads(cli("bench", "step", "--json").stdout)
     assert record["comparisons"][0]["variant"] == "vdvae"
     assert record["what"] == "step"
+    cli("bench", "step", "--compiled")
+    assert [names.count("hvae compiled") for names in asked] == [0, 1]
+
+
+def test_compiled_is_for_the_step(cli):
+    result = cli("bench", "sampling", "--compiled")
+    assert result.exit_code == 2
+    assert "--compiled is for step, got sampling" in result.stderr
 
 
 def test_sampling_is_measured_in_images_per_second(cli, monkeypatch, tmp_path):
