@@ -12,27 +12,16 @@ from dataclasses import replace
 
 import torch
 
-from hvae import ops
-from hvae.ops.logistic_mixture import num_parameters
-from hvae.testing import OpCase, gaussian_latent_case, gaussian_sample_case
+from hvae.testing import (
+    OpCase,
+    gaussian_latent_case,
+    gaussian_sample_case,
+    logistic_mixture_nll_case,
+    logistic_mixture_sample_case,
+)
 
 LAYOUTS = ("contiguous", "channels_last")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
-
-def mixture_case(name: str, batch: int, colours: int, *space: int, mixtures: int) -> OpCase:
-    params = torch.randn(batch, num_parameters(colours, mixtures), *space)
-    inputs = {"params": params, "rng": ops.make_rng(0)}
-    if name == "logistic_mixture_nll":
-        inputs["x"] = torch.randint(256, (batch, colours, *space), dtype=torch.uint8)
-
-    def call(inputs):
-        if name == "logistic_mixture_nll":
-            return (ops.logistic_mixture_nll(inputs["params"], inputs["x"]),)
-        drawn = ops.logistic_mixture_sample(inputs["params"], colours, rng=inputs["rng"], stream=3)
-        return (drawn,)
-
-    return OpCase(name, call, inputs, ("params",) if "x" in inputs else ())
 
 
 def cases() -> dict[str, list[OpCase]]:
@@ -51,12 +40,12 @@ def cases() -> dict[str, list[OpCase]]:
             gaussian_sample_case(2, 17, (401,), std="log"),
         ],
         "logistic_mixture_nll": [
-            mixture_case("logistic_mixture_nll", 2, 3, 5, 7, mixtures=10),
-            mixture_case("logistic_mixture_nll", 1, 1, 131, mixtures=3),
+            logistic_mixture_nll_case(2, 3, (5, 7), mixtures=10),
+            logistic_mixture_nll_case(1, 1, (131,), reduce="pixel"),
         ],
         "logistic_mixture_sample": [
-            mixture_case("logistic_mixture_sample", 2, 3, 5, 7, mixtures=10),
-            mixture_case("logistic_mixture_sample", 1, 1, 131, mixtures=3),
+            logistic_mixture_sample_case(2, 3, (5, 7), mixtures=10),
+            logistic_mixture_sample_case(1, 1, (131,)),
         ],
     }
 
@@ -76,13 +65,8 @@ def run(case: OpCase, dtype: torch.dtype, layout: str, device: str) -> None:
     """
     on_host = case.prepared(dtype, layout)
     inputs = {name: tensor.to(device) for name, tensor in on_host.inputs.items()}
-    there = replace(on_host, inputs=inputs)
-    if case.differentiable:
-        result = there.run()
-        tensors = [*result.outputs, *result.gradients.values()]
-    else:
-        tensors = list(there.call(inputs))
-    for tensor in tensors:
+    result = replace(on_host, inputs=inputs).run()
+    for tensor in (*result.outputs, *result.gradients.values()):
         assert tensor.cpu().isfinite().all(), f"{case.label} {dtype} {layout}"
 
 
