@@ -44,15 +44,15 @@ gaussian_sample         backward_runs    vector loads,stores     16    40     48
 gaussian_sample         backward_runs    scalar -                 -    64     64     80
 gaussian_sample         backward_tiles   vector loads,stores   16,8    48     48      -
 gaussian_sample         backward_tiles   scalar -                 -    48     48     80
-logistic_mixture        nll_blocks<1>    vector loads,stores     16    64     64      -
-logistic_mixture        nll_blocks<1>    scalar -                 -    64     64    104
-logistic_mixture        nll_blocks<3>    vector loads,stores     16    88     88      -
-logistic_mixture        nll_blocks<3>    scalar -                 -    88     88    168
+logistic_mixture        nll_blocks<1>    vector loads,stores     16    48     48      -
+logistic_mixture        nll_blocks<1>    scalar -                 -    48     48    104
+logistic_mixture        nll_blocks<3>    vector loads,stores     16    80     80      -
+logistic_mixture        nll_blocks<3>    scalar -                 -    80     80    144
 logistic_mixture        add_partials     scalar -                 -    40      -     40
 logistic_mixture_sample sample_blocks<1> vector loads            16    40     40      -
-logistic_mixture_sample sample_blocks<1> scalar -                 -    64     64     64
+logistic_mixture_sample sample_blocks<1> scalar -                 -    40     40     40
 logistic_mixture_sample sample_blocks<3> vector loads            16    40     40      -
-logistic_mixture_sample sample_blocks<3> scalar -                 -    40     40     64
+logistic_mixture_sample sample_blocks<3> scalar -                 -    40     40     48
 """
 
 # Bytes that a kernel may spill: a patch of 4 x 4 doubles does not fit, and float64 is for checks.
