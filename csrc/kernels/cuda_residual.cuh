@@ -54,9 +54,9 @@ template <typename Visit>
 __device__ void for_each_residual(const Extent& extent, const CudaPlan& plan, int64_t block,
                                   Visit visit) {
   const int64_t sample = block / plan.residual_blocks_per_sample;
-  const int64_t first = block % plan.residual_blocks_per_sample * kChunk;
+  const int64_t first = block % plan.residual_blocks_per_sample * plan.chunk;
   const int64_t size = extent.channels * extent.pixels;
-  const int64_t last = first + kChunk < size ? first + kChunk : size;
+  const int64_t last = first + plan.chunk < size ? first + plan.chunk : size;
   const bool channels_last = extent.layout == Layout::kChannelsLast;
   const int64_t thread = threadIdx.y * blockDim.x + threadIdx.x;
   for (int64_t i = first + thread; i < last; i += blockDim.x * blockDim.y) {

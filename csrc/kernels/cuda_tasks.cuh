@@ -24,8 +24,8 @@ struct RunTask {
     group = index / plan.chunks % plan.groups;
     sample = index / plan.chunks / plan.groups;
     const int64_t size = extent.channels / plan.groups * extent.pixels;
-    const int64_t end = (chunk + 1) * kChunk < size ? (chunk + 1) * kChunk : size;
-    first = group * size + chunk * kChunk;
+    const int64_t end = (chunk + 1) * plan.chunk < size ? (chunk + 1) * plan.chunk : size;
+    first = group * size + chunk * plan.chunk;
     last = sample < extent.batch ? group * size + end : first;
   }
 
