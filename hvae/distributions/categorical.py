@@ -1,5 +1,6 @@
 """A free probability for each level of each value."""
 
+import torch
 from torch import Tensor
 
 from hvae.distributions.levels import position, to_grey, to_image
@@ -31,9 +32,11 @@ class CategoricalImages(PixelImages):
 
     def mean(self) -> Tensor:
         """Returns the mean in image units 0..255, (N, C, *S), float32 or float64."""
-        masses = self._logits().softmax(2).movedim(2, -1)
-        levels = masses.new_tensor(range(2**self.bits))
-        return to_grey(masses @ position(levels, self.bits, masses.dtype))
+        masses = self._logits().softmax(2)
+        levels = torch.arange(2**self.bits, device=masses.device)
+        places = position(levels, self.bits, masses.dtype).view(-1, *[1] * (masses.ndim - 3))
+        # Not a matrix product, which autocast would take to half precision.
+        return to_grey((masses * places).sum(2))
 
     def _log_prob(self, levels: Tensor, rng: Tensor | None) -> Tensor:
         log_masses = self._logits().log_softmax(2)

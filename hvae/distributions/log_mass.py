@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Scales are bounded in the logarithm, because exp() is not: the floor is a fourth of a bin at 8
-# bits, and at the ceiling every level between the ends has a mass of 1e-11.
+# Scales are bounded in the logarithm, because exp() is not. At 8 bits the floor is an eighth of a
+# bin, and at the ceiling a level between the ends has a mass of about 1e-11.
 LOG_SCALE_FLOOR = -7.0
 LOG_SCALE_CEILING = 20.0
 
@@ -24,7 +24,8 @@ LOG_SCALE_CEILING = 20.0
 def soft_log_scale(raw: Tensor) -> Tensor:
     """Returns raw head outputs as log-scales within the bounds above.
 
-    At the floor by a softplus, whose gradient never dies: a scale that fell under it can come back.
+    At the floor by a softplus, whose gradient fades but does not stop: a scale that fell under it
+    can come back.
     """
     return (LOG_SCALE_FLOOR + F.softplus(raw - LOG_SCALE_FLOOR)).clamp(max=LOG_SCALE_CEILING)
 

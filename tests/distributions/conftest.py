@@ -134,6 +134,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "joint": JOINT,
         "of_channels": CHANNELS,
         "scaled": [case for case in CHANNELS if case.has_scale],
+        "of_colour": [case for case in CHANNELS if case.channels == 3],
         # Without 256 logits for each value.
         "few_parameters": [case for case in CHANNELS if case.kind != "categorical"],
     }

@@ -385,10 +385,10 @@ def test_each_call_of_a_model_dequantises_anew():
 
 
 @pytest.mark.slow
-def test_scores_compile_without_graph_breaks(of_channels):
+def test_scores_compile_without_graph_breaks(of_colour):
     torch.compiler.reset()
-    params = of_channels.params(2, 3, 4, dtype=torch.float32)
-    x, rng, likelihood = images_for(of_channels, params), ops.make_rng(1), of_channels.likelihood
+    params = of_colour.params(2, 3, 4, dtype=torch.float32)
+    x, rng, likelihood = images_for(of_colour, params), ops.make_rng(1), of_colour.likelihood
 
     def score(p: Tensor) -> Tensor:
         return likelihood(p).log_prob(x, rng=rng)
@@ -396,3 +396,17 @@ def test_scores_compile_without_graph_breaks(of_channels):
     torch.testing.assert_close(
         torch.compile(score, fullgraph=True)(params), score(params), rtol=1e-5, atol=1e-4
     )
+
+
+@pytest.mark.gpu
+def test_a_gpu_scores_and_averages_alike(of_channels):
+    params = of_channels.params(2, 3, 4, dtype=torch.float32)
+    x, rng = images_for(of_channels, params), ops.make_rng(1)
+    here, there = of_channels.likelihood(params), of_channels.likelihood(params.cuda())
+    score = there.log_prob(x.cuda(), rng=rng.cuda())
+    torch.testing.assert_close(score.cpu(), here.log_prob(x, rng=rng), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(there.mean().cpu(), here.mean(), rtol=1e-4, atol=1e-2)
+    drawn = there.sample(rng.cuda()).cpu().int()
+    # A draw that rounds to another level by the last bit of its noise is a neighbour.
+    if of_channels.has_scale:
+        assert (drawn - here.sample(rng).int()).abs().max() <= 1
