@@ -1,8 +1,9 @@
 """`hvae eval`: bits per dimension of held-out images."""
 
+import math
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +11,6 @@ from hvae.cli.options import Data, Json, Run, Seed
 from hvae.cli.output import print_result, progress, table
 
 if TYPE_CHECKING:
-    from hvae.distributions import LikelihoodConfig
     from hvae.metrics import LikelihoodResult
     from hvae.models import HVAE
 
@@ -66,14 +66,21 @@ def evaluate(
         )
     weights = weights_record(run)
     likelihood = model.config.likelihood
+    protocol = f"{model.likelihood.measures}; {PROTOCOL}"
+    groups, levels = _groups(result, model), _levels(result, model)
     record = {
         **asdict(result),
-        "likelihood_bits": likelihood.bits,
-        "likelihood_form": likelihood.form,
-        "protocol": _protocol(likelihood),
+        "groups": groups,
+        "levels": levels,
+        "likelihood_kind": likelihood.kind,
+        "likelihood_bits": likelihood.bits if likelihood.applies("bits") else None,
+        "likelihood_form": likelihood.form if likelihood.applies("form") else None,
+        "protocol": protocol,
         **weights,
     }
-    text = f"{_summary(result, weights, _protocol(likelihood))}\n\n{_groups(result, model)}"
+    text = "\n\n".join(
+        [_summary(result, weights, protocol), _level_table(levels), _group_table(groups)]
+    )
     print_result(record, text, as_json=json)
 
 
@@ -93,22 +100,55 @@ def _summary(result: "LikelihoodResult", weights: dict[str, str], protocol: str)
     return table(rows)
 
 
-def _protocol(likelihood: "LikelihoodConfig") -> str:
-    bits = likelihood.bits
-    what = f"bits/dim of the upper {bits} bits" if bits < 8 else "bits/dim of the uint8 values"
-    if likelihood.form == "compat":
-        what += " by the published VDVAE's formula"
-        what += ", which is no likelihood at fewer than 8" if bits < 8 else ""
-    return f"{what}; {PROTOCOL}"
+def _groups(result: "LikelihoodResult", model: "HVAE") -> list[dict[str, Any]]:
+    """Each latent group, coarse to fine: one whose KL is near zero has collapsed."""
+    resolutions = [block.resolution for block in model.decoder.layout.decoder]
+    return [
+        {"group": group, "resolution": resolution, "latent": list(shape), **_kl(kl, result)}
+        for group, (resolution, shape, kl) in enumerate(
+            zip(resolutions, model.latent_shapes, result.kl_per_group, strict=True), start=1
+        )
+    ]
 
 
-def _groups(result: "LikelihoodResult", model: "HVAE") -> str:
-    """The KL of each latent group: one near zero has collapsed."""
-    lines = ["group  latent        KL nats  share"]
-    for group, (kl, shape) in enumerate(
-        zip(result.kl_per_group, model.latent_shapes, strict=True), start=1
-    ):
-        latent = "x".join(map(str, shape))
-        share = kl / result.kl if result.kl else 0.0
-        lines.append(f"{group:>5}  {latent:<10} {kl:>10.3f} {share:>6.1%}")
+def _levels(result: "LikelihoodResult", model: "HVAE") -> list[dict[str, Any]]:
+    """Each level, coarse to fine: all groups of one resolution together."""
+    layout = model.decoder.layout
+    nats: dict[int, list[float]] = {}
+    for block, kl in zip(layout.decoder, result.kl_per_group, strict=True):
+        nats.setdefault(block.resolution, []).append(kl)
+    return [
+        {"resolution": resolution, "shape": list(layout.shape_at(resolution)), "groups": len(kls)}
+        | _kl(sum(kls), result)
+        for resolution, kls in sorted(nats.items())
+    ]
+
+
+def _kl(nats: float, result: "LikelihoodResult") -> dict[str, float]:
+    """A part of the KL in nats per image, in bits/dim, and as a share of the whole."""
+    bits_per_dim = nats / (math.log(2) * result.num_dims)
+    return {
+        "kl": nats,
+        "kl_bits_per_dim": bits_per_dim,
+        "kl_share": nats / result.kl if result.kl else 0.0,
+    }
+
+
+def _level_table(levels: list[dict[str, Any]]) -> str:
+    lines = ["level       groups     KL nats  bits/dim  share"]
+    lines += [f"{_by(row['shape']):<10} {row['groups']:>7} {_columns(row)}" for row in levels]
     return "\n".join(lines)
+
+
+def _group_table(groups: list[dict[str, Any]]) -> str:
+    lines = ["group  latent         KL nats  bits/dim  share"]
+    lines += [f"{row['group']:>5}  {_by(row['latent']):<10} {_columns(row)}" for row in groups]
+    return "\n".join(lines)
+
+
+def _by(shape: list[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _columns(row: dict[str, Any]) -> str:
+    return f"{row['kl']:>11.3f} {row['kl_bits_per_dim']:>9.4f} {row['kl_share']:>6.1%}"

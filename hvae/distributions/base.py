@@ -12,8 +12,12 @@ from torch import Tensor
 class Distribution(Protocol):
     """A distribution over images (N, C, *S) of uint8."""
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Returns log-probabilities in nats, summed over an example, (N,), float32 or float64."""
+    def log_prob(self, x: Tensor, *, rng: Tensor | None = None) -> Tensor:
+        """Returns log-probabilities in nats, summed over an example, (N,), float32 or float64.
+
+        `rng` (see `hvae.ops.philox.make_rng`) is the noise of densities, which dequantise the
+        images; the others do not read it. Default: (0, 0).
+        """
 
     def sample(self, rng: Tensor, *, temperature: float = 1.0) -> Tensor:
         """Returns a draw, uint8 (N, C, *S); `rng` as in `hvae.ops.philox.make_rng`."""
@@ -31,6 +35,10 @@ class Likelihood(Protocol):
     @property
     def num_parameters(self) -> int:
         """Channels the decoder's head must supply per pixel."""
+
+    @property
+    def measures(self) -> str:
+        """What bits per dimension of its log-probabilities are bits of, in words for a report."""
 
     def network_input(self, x: Tensor) -> Tensor:
         """Returns uint8 images (N, C, *S) scaled for the encoder, float32."""

@@ -1,34 +1,35 @@
-"""Discretised logistic mixture over grey or colour images."""
+"""Discretised logistic mixture over images of any number of channels."""
 
-from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from hvae import ops
+from hvae.distributions import general_mixture
 from hvae.distributions.compat_mixture import compat_nll, compat_sample
+from hvae.distributions.general_mixture import MixtureParameters, num_coefficients
+from hvae.distributions.levels import to_grey, to_image
+from hvae.distributions.pixels import OUTPUT_STREAM, PixelImages, PixelLikelihood, sum_image
 from hvae.errors import UserError
-from hvae.ops.logistic_mixture import num_parameters
-
-# Philox stream of output draws: beyond every latent group's.
-OUTPUT_STREAM = 2**31 - 1
 
 
-class LogisticMixture:
+class LogisticMixture(PixelLikelihood):
     """The family of discretised logistic mixtures; see `hvae.ops.logistic_mixture_nll`.
 
     name        default  meaning
-    channels             1 (grey) or 3 (colours coupled within a pixel)
+    channels             C; one, and three coupled ones, run the fused op
     mixtures    10       components
     bits        8        bit depth that is modelled: levels are the images' upper bits
     form        "exact"  or "compat", see `hvae.distributions.compat_mixture`
+    coupled     True     each channel shifts the means of later ones within a pixel
     input_mean  127.5    subtracted from the pixels that enter the network
     input_std   127.5    what they are then divided by
 
-    With `bits` below 8 the log-probability is one of the reduced levels, and images are mapped
-    back with level L - 1 at 255. The network sees all 8 bits.
+    Means are the head's outputs themselves, on the scale where the levels span [-1, 1]. Bits below
+    8 are as in `PixelLikelihood`.
     """
+
+    kind = "logistic_mixture"
 
     def __init__(
         self,
@@ -37,46 +38,61 @@ class LogisticMixture:
         mixtures: int = 10,
         bits: int = 8,
         form: Literal["exact", "compat"] = "exact",
+        coupled: bool = True,
         input_mean: float = 127.5,
         input_std: float = 127.5,
     ) -> None:
-        if channels not in (1, 3):
+        super().__init__(channels, bits=bits, input_mean=input_mean, input_std=input_std)
+        if mixtures < 1:
+            raise UserError(f"a logistic_mixture has at least 1 component, got {mixtures}")
+        self.mixtures, self.form = mixtures, form
+        # A single channel has nothing to be coupled with.
+        self.coupled = coupled or channels == 1
+        if form == "compat" and not (self.coupled and channels in (1, 3)):
+            what = f"{channels} channels" if self.coupled else f"{channels} channels, not coupled"
             raise UserError(
-                f"a logistic_mixture models 1 or 3 channels, the data has {channels}; "
-                "set data.channels to 1 or 3"
+                f"form compat models 1 channel or 3 coupled ones, as published; got {what}; "
+                "use form exact"
             )
-        self.channels, self.mixtures, self.bits = channels, mixtures, bits
-        self.input_mean, self.input_std = input_mean, input_std
-        self._images = CompatMixtureImages if form == "compat" else LogisticMixtureImages
 
     @property
     def num_parameters(self) -> int:
         """Channels the decoder's head must supply per pixel."""
-        return num_parameters(self.channels, self.mixtures)
+        coefficients = num_coefficients(self.channels, self.coupled)
+        return self.mixtures * (1 + 2 * self.channels + coefficients)
 
-    def network_input(self, x: Tensor) -> Tensor:
-        """Returns uint8 images (N, C, *S) less the mean and over the std, float32."""
-        return (x.float() - self.input_mean) * (1 / self.input_std)
+    @property
+    def measures(self) -> str:
+        """What bits per dimension of its log-probabilities are bits of, in words for a report."""
+        if self.form == "exact":
+            return super().measures
+        caveat = ", which is no likelihood at fewer than 8" if self.bits < 8 else ""
+        return f"{super().measures} by the published VDVAE's formula{caveat}"
 
-    def __call__(self, params: Tensor) -> "LogisticMixtureImages":
-        """Returns the distribution for head outputs (N, num_parameters, *S)."""
-        return self._images(params, self.channels, self.bits)
+    def _images(self, params: Tensor) -> PixelImages:
+        if self.form == "compat":
+            return CompatMixtureImages(params, self.channels, self.bits)
+        if self.coupled and self.channels in (1, 3):
+            return LogisticMixtureImages(params, self.channels, self.bits)
+        if self.coupled:
+            return GeneralMixtureImages(params, self.channels, self.bits)
+        return IndependentMixtureImages(params, self.channels, self.bits)
 
 
-@dataclass(frozen=True)
-class LogisticMixtureImages:
-    """The distribution over images for head outputs `params` (N, P, *S)."""
+class LogisticMixtureImages(PixelImages):
+    """The distribution over images of one channel or three coupled ones, by the fused op."""
 
-    params: Tensor
-    channels: int
-    bits: int
+    def mean(self) -> Tensor:
+        """Returns the mean in image units 0..255, (N, C, *S), float32 or float64.
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Returns log-probabilities of uint8 images, nats per example, (N,)."""
-        return -ops.logistic_mixture_nll(self.params, x >> (8 - self.bits), bits=self.bits)
+        What the end levels collect from the tails is ignored.
+        """
+        return to_grey(ops.logistic_mixture_mean(self.params, self.channels))
 
-    def sample(self, rng: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """Returns a draw, uint8 (N, C, *S); `temperature` scales the logistic components."""
+    def _log_prob(self, levels: Tensor, rng: Tensor | None) -> Tensor:
+        return -ops.logistic_mixture_nll(self.params, levels, bits=self.bits)
+
+    def _sample(self, rng: Tensor, temperature: float) -> Tensor:
         levels = ops.logistic_mixture_sample(
             self.params,
             self.channels,
@@ -85,27 +101,46 @@ class LogisticMixtureImages:
             bits=self.bits,
             temperature=temperature,
         )
-        image: Tensor = levels * 255 / (2**self.bits - 1)
-        return image.round().to(torch.uint8)
-
-    def mean(self) -> Tensor:
-        """Returns the mean in image units 0..255, (N, C, *S), float32 or float64."""
-        return (ops.logistic_mixture_mean(self.params, self.channels) + 1) * 127.5
-
-    def mean_image(self) -> Tensor:
-        """Returns the mean rounded to uint8, (N, C, *S)."""
-        return self.mean().round().to(torch.uint8)
+        return to_image(levels, self.bits)
 
 
 class CompatMixtureImages(LogisticMixtureImages):
     """The same under the published VDVAE's formula and its truncating draw."""
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, *, rng: Tensor | None = None) -> Tensor:
         """Returns what the published code calls log-probabilities, nats per example, (N,)."""
+        self._check(x)
         return -compat_nll(self.params, x, bits=self.bits)
 
-    def sample(self, rng: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """Returns a draw, uint8 (N, C, *S); `temperature` scales the logistic components."""
+    def _sample(self, rng: Tensor, temperature: float) -> Tensor:
         return compat_sample(
             self.params, self.channels, rng=rng, stream=OUTPUT_STREAM, temperature=temperature
         )
+
+
+class GeneralMixtureImages(PixelImages):
+    """The distribution over images of any number of channels, in PyTorch."""
+
+    coupled = True
+
+    def mean(self) -> Tensor:
+        """Returns the mean in image units 0..255; see `LogisticMixtureImages.mean`."""
+        return to_grey(general_mixture.mixture_mean(self._split()))
+
+    def _log_prob(self, levels: Tensor, rng: Tensor | None) -> Tensor:
+        return sum_image(general_mixture.mixture_log_prob(self._split(), levels, self.bits))
+
+    def _sample(self, rng: Tensor, temperature: float) -> Tensor:
+        levels = general_mixture.mixture_sample(
+            self._split(), rng=rng, stream=OUTPUT_STREAM, bits=self.bits, temperature=temperature
+        )
+        return to_image(levels, self.bits)
+
+    def _split(self) -> MixtureParameters:
+        return general_mixture.split(self._wide(), self.channels, self.coupled)
+
+
+class IndependentMixtureImages(GeneralMixtureImages):
+    """The same without coupling: given its component, the channels of a pixel are independent."""
+
+    coupled = False

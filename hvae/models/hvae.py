@@ -95,8 +95,9 @@ class HVAE(nn.Module):
             UserError: if `x` is not uint8 of the model's shape, `eps` has not one tensor per group,
                 or `cond` is given.
         """
+        rng = make_rng(0, 0, x.device) if rng is None else rng
         ladder = self._posterior(x, rng=rng, eps=eps, cond=cond)
-        nll = -self.likelihood(ladder.params).log_prob(x)
+        nll = -self.likelihood(ladder.params).log_prob(x, rng=rng)
         kl = torch.stack(ladder.kl, 1)
         elbo = -(nll + kl.sum(1))
         return Elbo(nll, kl, elbo, -elbo / (math.log(2) * self.num_dims))
@@ -108,7 +109,7 @@ class HVAE(nn.Module):
         arXiv 1509.00519).
         """
         ladder = self._posterior(x, rng=rng, log_ratios=True)
-        log_prob = self.likelihood(ladder.params).log_prob(x).double()
+        log_prob = self.likelihood(ladder.params).log_prob(x, rng=rng).double()
         return log_prob + torch.stack(ladder.log_ratios, 1).sum(1)
 
     @torch.no_grad()
@@ -220,7 +221,7 @@ class HVAE(nn.Module):
         self,
         x: Tensor,
         *,
-        rng: Tensor | None,
+        rng: Tensor,
         eps: Sequence[Tensor] | None = None,
         cond: Tensor | None = None,
         log_ratios: bool = False,
@@ -233,8 +234,6 @@ class HVAE(nn.Module):
             )
         if eps is not None and len(eps) != self.num_groups:
             raise UserError(f"eps: wanted noise for {self.num_groups} groups, got {len(eps)}")
-        if rng is None:
-            rng = make_rng(0, 0, x.device)
         scaled = self.likelihood.network_input(x).to(self.decoder.gain.dtype)
         features = self.encoder(scaled)
         ladder: Ladder = self.decoder(

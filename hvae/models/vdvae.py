@@ -224,6 +224,13 @@ def _require_family(config: ModelConfig) -> None:
         for key in ("activation", "std", "patch")
         if getattr(config, key) != getattr(family, key)
     ]
+    likelihood = config.likelihood
+    if likelihood.kind != "logistic_mixture":
+        problems.append(f"model.likelihood.kind is {likelihood.kind}, not logistic_mixture")
+    if config.channels not in (1, 3):
+        problems.append(f"model.channels is {config.channels}, not 1 or 3")
+    if config.channels != 1 and not likelihood.coupled:
+        problems.append("model.likelihood.coupled is False, not True")
     if config.size is None or len(config.size) != 2 or config.size[0] != config.size[1]:
         problems.append(f"model.size is {config.size}, not a square")
     if problems:

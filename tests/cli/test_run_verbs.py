@@ -83,6 +83,43 @@ def test_the_score_of_training_is_the_score_of_eval(
     assert record["elbo_bits_per_dim"] == pytest.approx(state["result"]["bits_per_dim"], rel=1e-6)
 
 
+def test_the_kl_is_reported_by_group_and_by_level(cli: Cli, run: Path) -> None:
+    record = json.loads(cli("eval", run, "--images", "20", "--json").stdout)
+    assert [(row["group"], row["resolution"]) for row in record["groups"]] == [(1, 7), (2, 14)]
+    assert [row["latent"] for row in record["groups"]] == [[2, 7, 7], [2, 14, 14]]
+    assert [row["kl"] for row in record["groups"]] == record["kl_per_group"]
+    assert [row["shape"] for row in record["levels"]] == [[7, 7], [14, 14]]
+    for rows in (record["groups"], record["levels"]):
+        assert sum(row["kl"] for row in rows) == pytest.approx(record["kl"])
+        assert sum(row["kl_share"] for row in rows) == pytest.approx(1)
+        bits = record["kl"] / (math.log(2) * record["num_dims"])
+        assert sum(row["kl_bits_per_dim"] for row in rows) == pytest.approx(bits)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "protocol"),
+    [
+        ("bernoulli", None, "bits/dim of binary values, a grey one counted as the probability"),
+        ("gaussian", 8, "bits/dim of a density under uniform dequantisation, an upper bound on"),
+    ],
+)
+def test_a_run_says_what_its_likelihood_measures(
+    cli: Cli, config: Path, tmp_path: Path, kind: str, bits: int | None, protocol: str
+) -> None:
+    of_kind = (f"model.likelihood.kind={kind}", "train.images=50", f"runs_dir={tmp_path}")
+    refused = cli("train", config, *of_kind)
+    assert refused.exit_code == 2
+    assert f"mixtures does not apply to {kind}" in refused.stderr
+    trained = cli("train", config, *of_kind, "model.likelihood.mixtures=null")
+    assert trained.exit_code == 0, trained.stderr
+    (folder,) = (path.parent for path in tmp_path.glob("*/config.yaml"))
+    record = json.loads(cli("eval", folder, "--images", "8", "--json").stdout)
+    assert (record["likelihood_kind"], record["likelihood_bits"]) == (kind, bits)
+    assert record["likelihood_form"] is None
+    assert record["protocol"].startswith(protocol)
+    assert protocol in cli("eval", folder, "--images", "8").stdout
+
+
 def test_the_score_for_people_has_a_line_per_group(cli: Cli, run: Path) -> None:
     result = cli("eval", run, "--images", "20", "--split", "train")
     assert result.stdout.startswith("ELBO ")

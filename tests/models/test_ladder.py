@@ -178,9 +178,9 @@ def test_under_bf16_latents_kl_and_likelihood_stay_in_fp32(make_model, random_im
             "model.widths: the finest resolution 8 must have model.width 8, got 16",
         ),
         (
-            {"channels": 4},
-            "a logistic_mixture models 1 or 3 channels, the data has 4; "
-            "set data.channels to 1 or 3",
+            {"channels": 4, "likelihood": {"form": "compat"}},
+            "form compat models 1 channel or 3 coupled ones, as published; got 4 channels; "
+            "use form exact",
         ),
         (
             {"size": None},

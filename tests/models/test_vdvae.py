@@ -129,6 +129,12 @@ def test_tensors_of_something_else_are_refused():
         ({"activation": "silu"}, "model.activation is silu, not gelu"),
         ({"patch": 2, "size": (16, 16)}, "model.patch is 2, not 1"),
         ({"size": (8, 16)}, r"model.size is \(8, 16\), not a square"),
+        ({"channels": 4}, "model.channels is 4, not 1 or 3"),
+        (
+            {"likelihood": {"kind": "gaussian"}},
+            "model.likelihood.kind is gaussian, not logistic_mixture",
+        ),
+        ({"likelihood": {"coupled": False}}, "model.likelihood.coupled is False, not True"),
     ],
 )
 def test_models_of_other_families_are_refused(settings, message):
