@@ -51,6 +51,7 @@ class Guard:
         self.skips_in_row = 0
         self.nonfinite_in_row = 0
         self.above_uniform_in_row = 0
+        self.above_uniform = False
         self.skips = 0
         self.rollbacks = 0
 
@@ -58,6 +59,11 @@ class Guard:
     def lr_scale(self) -> float:
         """What the learning rate is multiplied with: one half for each roll-back."""
         return 0.5**self.rollbacks
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last step was finite, and its objective not above that of noise."""
+        return self.nonfinite_in_row == 0 and not self.above_uniform
 
     def judge(self, norm: float) -> Verdict:
         """Returns the verdict on a step whose global gradient norm is `norm`, and records it.
@@ -81,21 +87,26 @@ class Guard:
         self.skips_in_row = 0
         return Verdict(min(1.0, threshold / norm) if norm > 0 else 1.0, threshold)
 
-    def watch(self, bits_per_dim: float) -> None:
+    def watch(self, bits_per_dim: float, *, warm: bool = True) -> None:
         """Counts the steps in a row whose objective is above that of uniform noise.
 
         The best objective is never above it, whatever the weight of the KL: a model may ignore its
         latents. A run that stays there has diverged, however finite its numbers are.
 
+        Args:
+            bits_per_dim: the objective of a step.
+            warm: the step counts; before, it only tells whether the run is healthy.
+
         Raises:
             Diverged: after `max_above_uniform` such steps.
         """
-        if not math.isfinite(bits_per_dim):
-            return
-        above = bits_per_dim > _UNIFORM_BITS
-        self.above_uniform_in_row = self.above_uniform_in_row + 1 if above else 0
         limit = self.config.max_above_uniform
-        if limit is not None and self.above_uniform_in_row >= limit:
+        if limit is None or not math.isfinite(bits_per_dim):
+            return
+        self.above_uniform = bits_per_dim > _UNIFORM_BITS
+        counts = warm and self.above_uniform
+        self.above_uniform_in_row = self.above_uniform_in_row + 1 if counts else 0
+        if self.above_uniform_in_row >= limit:
             raise Diverged(
                 f"{self.above_uniform_in_row} steps in a row had an objective above "
                 f"{_UNIFORM_BITS:.0f} bits/dim, what uniform noise costs; the last one "
@@ -129,6 +140,7 @@ class Guard:
             "skips_in_row": self.skips_in_row,
             "nonfinite_in_row": self.nonfinite_in_row,
             "above_uniform_in_row": self.above_uniform_in_row,
+            "above_uniform": self.above_uniform,
             "skips": self.skips,
             "rollbacks": self.rollbacks,
         }
@@ -141,4 +153,5 @@ class Guard:
         self.skips = state["skips"]
         # Absent from the checkpoints of earlier versions.
         self.above_uniform_in_row = state.get("above_uniform_in_row", 0)
+        self.above_uniform = state.get("above_uniform", False)
         self.rollbacks = state.get("rollbacks", 0)

@@ -327,7 +327,7 @@ class _Run:
             Diverged: if a tensor is not finite; nothing is written then.
         """
         self._check_finite()
-        if good and self.stepper.guard.nonfinite_in_row == 0:
+        if good and self.stepper.guard.healthy:
             self.recovery = replace(self.recovery, good_step=self.stepper.steps)
         self._save()
 

@@ -4,7 +4,7 @@ The last good state is the last checkpoint that the schedule asked for, or the s
 copy in memory would be lost by a stop or a kill, and the resumed run would go back to another point
 than the one that was never stopped; the checkpoint costs no memory, and at most `checkpoint_every`
 images. For the same reason checkpoints of a stop are no such state. One amid steps that are not
-finite is none either.
+finite, or worse than noise, is none either.
 """
 
 from dataclasses import dataclass

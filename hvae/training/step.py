@@ -78,8 +78,7 @@ class Stepper:
         loss.backward()
         value = loss.item()
         grad_norm, clip_norm, skipped = self._update(lr, value)
-        if self.images > self.config.warmup_images:
-            self.guard.watch(value / math.log(2))
+        self.guard.watch(value / math.log(2), warm=self.images > self.config.warmup_images)
         return StepReport(
             objective=loss.detach(),
             nll=elbo.nll.detach().mean(),

@@ -118,6 +118,18 @@ def test_the_watch_can_be_left_out():
     guard = Guard(GuardConfig(max_above_uniform=None))
     for _ in range(1000):
         guard.watch(9.0)
+    assert guard.healthy
+
+
+def test_steps_of_the_warm_up_do_not_count_but_are_not_healthy():
+    guard = Guard(GuardConfig(max_above_uniform=2))
+    for _ in range(10):
+        guard.watch(9.0, warm=False)
+        assert not guard.healthy
+    guard.watch(7.0, warm=False)
+    assert guard.healthy
+    guard.judge(math.nan)
+    assert not guard.healthy
 
 
 def test_each_roll_back_halves_the_learning_rate():
@@ -131,7 +143,7 @@ def test_each_roll_back_halves_the_learning_rate():
 
 def test_a_state_of_an_earlier_version_is_read():
     state = warm_guard().state_dict()
-    del state["rollbacks"], state["above_uniform_in_row"]
+    del state["rollbacks"], state["above_uniform_in_row"], state["above_uniform"]
     guard = Guard(GuardConfig())
     guard.load_state_dict(state)
     assert (guard.rollbacks, guard.above_uniform_in_row) == (0, 0)

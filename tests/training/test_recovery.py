@@ -31,6 +31,12 @@ LONG = "train.images=96"  # 24 steps
 MEASURED = {"seconds", "images_per_second", "memory_mib"}
 
 
+@pytest.fixture
+def tiny(tiny: Tiny) -> Tiny:
+    """A run so short stays above 8 bits/dim, where no checkpoint counts as good: not watched."""
+    return lambda *overrides: tiny("train.guard.max_above_uniform=null", *overrides)
+
+
 def rows(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if kind in (None, row["kind"])]
@@ -309,13 +315,26 @@ def test_a_final_score_that_is_not_finite_is_a_failure(tiny, tmp_path, monkeypat
     ]
 
 
-def test_a_learning_rate_a_hundred_times_too_high_does_not_pass_unnoticed(tiny, tmp_path):
-    """Every number stays finite, and the objective far above that of noise."""
-    settings = ("train.lr=1.0", "train.guard.max_above_uniform=15", "train.images=400")
-    with pytest.raises(TrainingError) as caught:
-        fit(tiny(*settings))
-    print(caught.value)
+HUNDREDFOLD = ("train.lr=1.0", "train.guard.max_above_uniform=20", "train.images=158")
+
+
+def test_a_learning_rate_a_hundred_times_too_high_is_halved_until_the_run_learns(tiny, tmp_path):
+    """Every number stays finite, and the objective above that of noise."""
+    result = fit(tiny(*HUNDREDFOLD, "train.guard.max_rollbacks=9"))
+    alarms = rows(tmp_path / "tiny", "alarm")
+    assert len(alarms) == result.rollbacks > 0
+    assert all(math.isfinite(row["nll"]) for row in rows(tmp_path / "tiny", "train"))
     assert_all_finite(tmp_path / "tiny")
+
+
+def test_a_learning_rate_a_hundred_times_too_high_ends_a_run_that_may_not_go_back(tiny, tmp_path):
+    with pytest.raises(TrainingError) as caught:
+        fit(tiny(*HUNDREDFOLD, "train.guard.max_rollbacks=0"))
+    assert "20 steps in a row had an objective above 8 bits/dim" in str(caught.value)
+    assert "all numbers are finite in a re-run, the largest term is" in str(caught.value)
+    (alarm,) = rows(tmp_path / "tiny", "alarm")
+    assert (alarm["event"], alarm["step"]) == ("stopped", 22)
+    assert alarm["module"] in ("likelihood", "decoder.blocks.0", "decoder.blocks.1")
 
 
 @pytest.mark.parametrize("stop_after", [[7], [9], [13, 14, 15], [17], [18], [22]])
