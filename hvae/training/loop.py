@@ -321,13 +321,15 @@ class _Run:
         """Commits a checkpoint.
 
         Args:
-            good: the schedule asked for it, so that a run that diverges goes back to it.
+            good: the schedule asked for it, so that a run that diverges goes back to it if it is
+                healthy here, or has come to its end.
 
         Raises:
             Diverged: if a tensor is not finite; nothing is written then.
         """
         self._check_finite()
-        if good and self.stepper.guard.healthy:
+        ended = self.stepper.images >= self.config.train.images  # with a finite score
+        if good and (ended or self.stepper.guard.healthy):
             self.recovery = replace(self.recovery, good_step=self.stepper.steps)
         self._save()
 
