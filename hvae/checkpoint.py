@@ -101,6 +101,7 @@ def save(
     state: Mapping[str, Any],
     *,
     keep_last: int,
+    keep: int | None = None,
 ) -> Path:
     """Commits a checkpoint and returns its folder; older ones beyond `keep_last` are removed.
 
@@ -112,6 +113,7 @@ def save(
         tensors: tensors by file stem.
         state: the rest, JSON values; sha256 of each file is added.
         keep_last: how many checkpoints to keep, this one included.
+        keep: step of an older one that is kept whatever its age.
     """
     folder = run / _CHECKPOINTS / f"step-{step}"
     if latest_checkpoint(run) == folder:
@@ -134,7 +136,22 @@ def save(
     temporary.rename(folder)
     _sync(folder.parent)
     write_text(run / _LATEST, folder.name + "\n")
-    _prune(folder, keep_last)
+    _prune(folder, keep_last, keep)
+    return folder
+
+
+def rewind(run: Path, step: int) -> Path:
+    """Puts an older checkpoint of a run in force again, removes newer ones, returns its folder.
+
+    Raises:
+        UserError: if it is gone.
+    """
+    folder = run / _CHECKPOINTS / f"step-{step}"
+    if not (folder / _STATE).is_file():
+        raise UserError(f"{folder}: this checkpoint is gone, and the run has to go back to it")
+    write_text(run / _LATEST, folder.name + "\n")
+    for newer in _newer(folder):
+        shutil.rmtree(newer)
     return folder
 
 
@@ -190,17 +207,24 @@ def write_text(file: Path, text: str) -> None:
     temporary.rename(file)
 
 
-def _prune(newest: Path, keep_last: int) -> None:
+def _prune(newest: Path, keep_last: int, keep: int | None) -> None:
     step = int(newest.name.removeprefix("step-"))
-    older = sorted(
-        (int(folder.name.removeprefix("step-")), folder) for folder in newest.parent.glob("step-*")
-    )
+    older = sorted((n, folder) for n, folder in _numbered(newest.parent) if n <= step)
     # Checkpoints ahead of the newest belong to a run that was rewound; they are stale too.
-    stale = [folder for n, folder in older if n > step]
-    stale += [folder for n, folder in older if n <= step][:-keep_last]
+    stale = _newer(newest)
+    stale += [folder for n, folder in older[:-keep_last] if n != keep]
     stale += newest.parent.glob(".step-*.tmp")  # of saves that were killed
     for folder in stale:
         shutil.rmtree(folder)
+
+
+def _newer(checkpoint: Path) -> list[Path]:
+    step = int(checkpoint.name.removeprefix("step-"))
+    return [folder for n, folder in _numbered(checkpoint.parent) if n > step]
+
+
+def _numbered(checkpoints: Path) -> list[tuple[int, Path]]:
+    return [(int(f.name.removeprefix("step-")), f) for f in checkpoints.glob("step-*")]
 
 
 def _sha256(file: Path) -> str:

@@ -30,12 +30,17 @@ def train(
     """Train a model, or go on with a run that was stopped.
 
     The same command again resumes at the last checkpoint. Ctrl-C and SIGTERM save one and end with
-    exit code 75.
+    exit code 75. Training that diverges goes back to its last good state; where that does not
+    help, it ends with exit code 1 and a message that names the module and the step.
     """
     from hvae.training import fit, load_config
 
     result = fit(load_config(config, overrides or ()))
     print_result({**asdict(result), "run": str(result.run)}, _text(result), as_json=json)
+    if result.rollbacks:
+        times = "once" if result.rollbacks == 1 else f"{result.rollbacks} times"
+        log = result.run / "metrics.jsonl"
+        note(f"training diverged and was rolled back {times}; see the rows of kind alarm in {log}")
     if result.stopped:
         note(f"stopped and saved in {result.run}; run the same command again to go on")
         raise typer.Exit(STOPPED)

@@ -15,14 +15,41 @@ class ObjectiveConfig(Section):
     beta: float = Field(default=1.0, gt=0.0)
     """Final weight of the KL; 1 is the ELBO."""
 
+    kl_schedule: Literal["linear", "cyclical", "constant"] = "linear"
+    """How the weight of the KL gets there: it rises once, again in every cycle, or not at all."""
+
     kl_warmup_images: int | None = Field(default=None, ge=0)
-    """Images over which beta rises linearly from 0. Null: 5 % of the run."""
+    """Images over which beta rises linearly from 0 (linear only). Null: 5 % of the run."""
+
+    kl_cycles: int = Field(default=4, ge=1)
+    """Equal parts of the run in each of which beta rises from 0 anew (cyclical only)."""
+
+    kl_cycle_rise: float = Field(default=0.5, gt=0.0, le=1.0)
+    """Share of a cycle over which beta rises; it then stays (cyclical only)."""
 
     free_bits: float = Field(default=0.02, ge=0.0)
     """KL in nats per data dimension, over all groups together, that costs nothing at the start."""
 
     free_bits_images: int | None = Field(default=None, ge=0)
     """Images after which free bits have cooled linearly to 0. Null: half of the run."""
+
+    kl_share: bool = False
+    """Weigh the KL of each group by its share of the total (Luhman & Luhman, arXiv 2210.10205):
+    for samples, at the cost of bits/dim."""
+
+    spectral: float = Field(default=0.0, ge=0.0)
+    """Weight of the sum of largest singular values of `spectral_layers`, in nats per image."""
+
+    spectral_layers: Literal["heads", "all"] = "heads"
+    """The last convolutions of every posterior and prior, or every convolution of the model."""
+
+    @model_validator(mode="after")
+    def _warmup_is_linear(self) -> Self:
+        if self.kl_warmup_images is not None and self.kl_schedule != "linear":
+            raise ValueError(
+                f"kl_warmup_images is of the linear schedule, but kl_schedule is {self.kl_schedule}"
+            )
+        return self
 
 
 class GuardConfig(Section):
@@ -47,7 +74,15 @@ class GuardConfig(Section):
     """Consecutive skips after which a large finite step is clipped and taken all the same."""
 
     max_nonfinite: int = Field(default=10, ge=1)
-    """Consecutive non-finite steps after which the run ends with exit code 1."""
+    """Consecutive non-finite steps after which the run is rolled back."""
+
+    max_above_uniform: int | None = Field(default=500, ge=1)
+    """Consecutive steps after the warm-up with an objective above 8 bits/dim, what uniform noise
+    costs, after which the run is rolled back. Null: never."""
+
+    max_rollbacks: int = Field(default=2, ge=0)
+    """Returns to the last good state, each at half the learning rate of before; the run ends with
+    exit code 1 where the next one is due."""
 
 
 class TrainConfig(Section):

@@ -2,7 +2,8 @@
 
 A fixed threshold that every batch exceeds stops training for good (openai/vdvae #25). Here the
 threshold follows the norms, skipped steps are recorded at a bounded value, and after a bounded run
-of skips a step is clipped and taken.
+of skips a step is clipped and taken. What clipping cannot mend is a divergence, which the run
+answers by going back to its last good state (`hvae.training.recovery`).
 """
 
 import math
@@ -10,10 +11,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from hvae.errors import TrainingError
 from hvae.training.config import GuardConfig
+from hvae.training.recovery import Diverged
 
 _ENOUGH = 64  # norms recorded before the quantile is trusted and steps may be skipped
+_UNIFORM_BITS = 8.0  # bits/dim of uniform noise on uint8 data, which needs no model
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,26 @@ class Guard:
         self.norms: deque[float] = deque(maxlen=config.window)
         self.skips_in_row = 0
         self.nonfinite_in_row = 0
+        self.above_uniform_in_row = 0
+        self.above_uniform = False
         self.skips = 0
+        self.rollbacks = 0
+
+    @property
+    def lr_scale(self) -> float:
+        """What the learning rate is multiplied with: one half for each roll-back."""
+        return 0.5**self.rollbacks
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last step was finite, and its objective not above that of noise."""
+        return self.nonfinite_in_row == 0 and not self.above_uniform
 
     def judge(self, norm: float) -> Verdict:
         """Returns the verdict on a step whose global gradient norm is `norm`, and records it.
 
         Raises:
-            TrainingError: after `max_nonfinite` non-finite steps in a row.
+            Diverged: after `max_nonfinite` non-finite steps in a row.
         """
         threshold = self._threshold()
         if not math.isfinite(norm):
@@ -72,14 +87,39 @@ class Guard:
         self.skips_in_row = 0
         return Verdict(min(1.0, threshold / norm) if norm > 0 else 1.0, threshold)
 
+    def watch(self, bits_per_dim: float, *, warm: bool = True) -> None:
+        """Counts the steps in a row whose objective is above that of uniform noise.
+
+        The best objective is never above it, whatever the weight of the KL: a model may ignore its
+        latents. A run that stays there has diverged, however finite its numbers are.
+
+        Args:
+            bits_per_dim: the objective of a step.
+            warm: the step counts; before, it only tells whether the run is healthy.
+
+        Raises:
+            Diverged: after `max_above_uniform` such steps.
+        """
+        limit = self.config.max_above_uniform
+        if limit is None or not math.isfinite(bits_per_dim):
+            return
+        self.above_uniform = bits_per_dim > _UNIFORM_BITS
+        counts = warm and self.above_uniform
+        self.above_uniform_in_row = self.above_uniform_in_row + 1 if counts else 0
+        if self.above_uniform_in_row >= limit:
+            raise Diverged(
+                f"{self.above_uniform_in_row} steps in a row had an objective above "
+                f"{_UNIFORM_BITS:.0f} bits/dim, what uniform noise costs; the last one "
+                f"{bits_per_dim:.4g}"
+            )
+
     def _skip_nonfinite(self, threshold: float) -> Verdict:
         self.nonfinite_in_row += 1
         self.skips += 1
         if self.nonfinite_in_row >= self.config.max_nonfinite:
-            raise TrainingError(
-                f"{self.nonfinite_in_row} steps in a row had a gradient that is not finite; the "
-                "last checkpoint is whole. Lower train.lr or lengthen train.warmup_images, then "
-                "run the command again"
+            raise Diverged(
+                f"{self.nonfinite_in_row} steps in a row had an objective or a gradient that is "
+                "not finite"
             )
         return Verdict(None, threshold)
 
@@ -99,7 +139,10 @@ class Guard:
             "norms": list(self.norms),
             "skips_in_row": self.skips_in_row,
             "nonfinite_in_row": self.nonfinite_in_row,
+            "above_uniform_in_row": self.above_uniform_in_row,
+            "above_uniform": self.above_uniform,
             "skips": self.skips,
+            "rollbacks": self.rollbacks,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -108,3 +151,7 @@ class Guard:
         self.skips_in_row = state["skips_in_row"]
         self.nonfinite_in_row = state["nonfinite_in_row"]
         self.skips = state["skips"]
+        # Absent from the checkpoints of earlier versions.
+        self.above_uniform_in_row = state.get("above_uniform_in_row", 0)
+        self.above_uniform = state.get("above_uniform", False)
+        self.rollbacks = state.get("rollbacks", 0)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,26 @@ from torch import Tensor
 
 from hvae import checkpoint
 from hvae.data import ImageSource, Loader, open_source
-from hvae.errors import UserError
-from hvae.metrics.likelihood import evaluate_likelihood
+from hvae.errors import TrainingError, UserError
+from hvae.metrics.likelihood import LikelihoodResult
 from hvae.models import HVAE
 from hvae.ops.philox import derive_seed
 from hvae.training.config import Config
+from hvae.training.diagnostics import collapse_warning
+from hvae.training.evaluation import evaluate
+from hvae.training.locate import Place
 from hvae.training.metrics_log import Meter, MetricsLog
 from hvae.training.progress import TrainingProgress
+from hvae.training.recovery import (
+    EVALUATION,
+    ROLLBACK,
+    STOPPED,
+    Diverged,
+    NotScored,
+    Recovery,
+    alarm_row,
+    in_words,
+)
 from hvae.training.run_folder import RunFolder
 from hvae.training.sheets import write_sheets
 from hvae.training.signals import StopRequest, stop_on_signal
@@ -33,7 +46,8 @@ class FitResult:
     """Where a run stands when `fit` returns.
 
     `bits_per_dim` is the ELBO on the test split, under the averaged weights; None if the run was
-    stopped by a signal before its end.
+    stopped by a signal before its end. `rollbacks` counts the returns to an earlier state after
+    training diverged; the rows of kind "alarm" in the log say why.
     """
 
     run: Path
@@ -44,6 +58,7 @@ class FitResult:
     split: str
     num_images: int
     stopped: bool
+    rollbacks: int = 0
 
 
 def fit(config: Config, *, device: torch.device | str | None = None) -> FitResult:
@@ -111,6 +126,7 @@ class _Run:
         self.stepper = Stepper(model, config.train, config.seed)
         self.log = MetricsLog(folder.metrics)
         self.meter = Meter()
+        self.recovery = Recovery()
         self.result: dict[str, Any] | None = None
 
     def go(self, stop: StopRequest) -> FitResult:
@@ -125,14 +141,22 @@ class _Run:
         with TrainingProgress(total, self.stepper.images) as progress:
             if latest is not None:
                 progress.say(f"resuming {self.folder.path} at {self.stepper.images:,} images")
-            for x in self._batches():
-                self._step(x, progress)
-                if stop.requested:
-                    self.result = None  # an evaluation on the way is not the run's score
-                    self._checkpoint()
-                    return self._fit_result(stopped=True)
-        self._finish()
-        return self._fit_result(stopped=False)
+            while True:
+                try:
+                    return self._fit_result(stopped=self._train(stop, progress))
+                except Diverged as reason:
+                    self._roll_back(reason, progress)
+
+    def _train(self, stop: StopRequest, progress: TrainingProgress) -> bool:
+        """Goes on to the end of the run; returns whether a signal stopped it before."""
+        for x in self._batches():
+            self._step(x, progress)
+            if stop.requested:
+                self.result = None  # an evaluation on the way is not the run's score
+                self._checkpoint(good=False)
+                return True
+        self._finish(progress)
+        return False
 
     def _batches(self) -> Iterator[Tensor]:
         """Yields the batches that are left; the last one is cut to the length of the run."""
@@ -154,7 +178,11 @@ class _Run:
     def _step(self, x: Tensor, progress: TrainingProgress) -> None:
         began = time.monotonic()
         before = self.stepper.images
-        report = self.stepper.step(x)
+        try:
+            report = self.stepper.step(x)
+        except Diverged as reason:
+            reason.place = self.stepper.locate(x)
+            raise
         self.meter.add(skipped=float(report.skipped), seconds=time.monotonic() - began)
         if math.isfinite(report.grad_norm):  # one bad step must not blank a whole row
             self.meter.add(
@@ -164,6 +192,8 @@ class _Run:
                 grad_norm=report.grad_norm,
                 clipped=float(report.grad_norm > report.clip_norm),
             )
+            if report.spectral is not None:
+                self.meter.add(spectral=report.spectral.item())
         every, now = self.config.train, self.stepper.images
 
         def due(interval: int) -> bool:
@@ -175,11 +205,11 @@ class _Run:
         if now >= every.images:
             return  # the end has its own evaluation, sheets and checkpoint
         if due(every.eval_every):
-            progress.say(self._evaluate(images=self.config.eval.images))
+            self._evaluate_on_the_way(progress)
         if due(every.sample_every):
             self._write_sheets(f"{now:09}")
         if due(every.checkpoint_every):
-            self._checkpoint()
+            self._checkpoint(good=True)
 
     def _log_train(self, report: StepReport, batch: int) -> str:
         means: dict[str, Any] = self.meter.means()
@@ -198,6 +228,7 @@ class _Run:
             "lr": report.lr,
             "clip_norm": report.clip_norm,
             "skips": self.stepper.guard.skips,
+            "rollbacks": self.stepper.guard.rollbacks,
             "images_per_second": batch / seconds,
             "memory_mib": _peak_memory_mib(self.stepper.model.device),
         }
@@ -206,11 +237,35 @@ class _Run:
             f"  {row['skips']} skipped" if row["skips"] else ""
         )
 
-    def _evaluate(self, *, images: int | None, importance: int = 1) -> str:
-        """Scores the averaged weights, logs the score, and returns it in words."""
+    def _evaluate_on_the_way(self, progress: TrainingProgress) -> None:
+        """Evaluates; a score that is not finite is an alarm, and training goes on.
+
+        It must not change the training: how often and on what a run is scored is free.
+        """
+        try:
+            score = self._evaluate(images=self.config.eval.images)
+        except NotScored as error:
+            row = alarm_row(EVALUATION, self.stepper.steps, self.stepper.images, error)
+            self.log.append(row)
+            progress.say(f"alarm at {in_words(row)}. Training goes on")
+            return
+        bits, seen = score.elbo_bits_per_dim, self.stepper.images
+        progress.say(f"{self.test.split} {bits:.4f} bits/dim at {seen:,} images")
+        self._warn_of_collapse(score, progress)
+
+    def _warn_of_collapse(self, score: LikelihoodResult, progress: TrainingProgress) -> None:
+        if warning := collapse_warning(score.kl_per_group):
+            progress.say(warning)
+
+    def _evaluate(self, *, images: int | None, importance: int = 1) -> LikelihoodResult:
+        """Scores the averaged weights, logs the score, and returns it.
+
+        Raises:
+            NotScored: if an image has no finite score.
+        """
         began = time.monotonic()
         with self._averaged_model() as model:
-            score = evaluate_likelihood(
+            score, row = evaluate(
                 model,
                 self.test,
                 seed=self.config.seed,
@@ -223,7 +278,7 @@ class _Run:
                 "kind": "eval",
                 "step": self.stepper.steps,
                 "images": self.stepper.images,
-                **asdict(score),
+                **row,
                 "seconds": time.monotonic() - began,
             }
         )
@@ -232,8 +287,7 @@ class _Run:
             "importance_bits_per_dim": score.importance_bits_per_dim,
             "num_images": score.num_images,
         }
-        bits, seen = score.elbo_bits_per_dim, self.stepper.images
-        return f"{self.test.split} {bits:.4f} bits/dim at {seen:,} images"
+        return score
 
     def _write_sheets(self, stem: str) -> None:
         with self._averaged_model() as model:
@@ -245,30 +299,120 @@ class _Run:
         model = self.stepper.model
         with self.stepper.ema.applied_to(model):
             model.eval()
-            yield model
-            model.train()
+            try:
+                yield model
+            finally:
+                model.train()
 
-    def _finish(self) -> None:
+    def _finish(self, progress: TrainingProgress) -> None:
         """The checkpoint comes last: once it is there, all that belongs to the run is."""
+        self._check_finite()
         self._write_sheets("final")
-        self._evaluate(images=None, importance=self.config.eval.importance)
-        self._checkpoint()
+        try:
+            score = self._evaluate(images=None, importance=self.config.eval.importance)
+        except NotScored as error:
+            row = alarm_row(STOPPED, self.stepper.steps, self.stepper.images, error)
+            self.log.append(row)
+            raise TrainingError(f"the run has no score at {in_words(row)}") from None
+        self._warn_of_collapse(score, progress)
+        self._checkpoint(good=True)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, good: bool) -> None:
+        """Commits a checkpoint.
+
+        Args:
+            good: the schedule asked for it, so that a run that diverges goes back to it if it is
+                healthy here, or has come to its end.
+
+        Raises:
+            Diverged: if a tensor is not finite; nothing is written then.
+        """
+        self._check_finite()
+        ended = self.stepper.images >= self.config.train.images  # with a finite score
+        if good and (ended or self.stepper.guard.healthy):
+            self.recovery = replace(self.recovery, good_step=self.stepper.steps)
+        self._save()
+
+    def _check_finite(self) -> None:
+        name = self.stepper.nonfinite_tensor()
+        if name is not None:
+            text = f"first not finite: the tensor {name}"
+            place = Place(name.partition(": ")[2].rpartition(".")[0], text)
+            raise Diverged("the weights or what goes with them are not finite", place)
+
+    def _save(self) -> None:
         done = self.stepper.images >= self.config.train.images
-        self.folder.save(self.config, self.stepper, self.meter, self.result if done else None)
+        result = self.result if done else None
+        self.folder.save(self.config, self.stepper, self.meter, result, self.recovery)
+
+    def _roll_back(self, reason: Diverged, progress: TrainingProgress) -> None:
+        """Goes back to the last good state at half the learning rate.
+
+        The checkpoint there is saved again with the new rate before the alarm is logged: a kill in
+        between loses the row, which `_restore` writes again.
+
+        Raises:
+            TrainingError: if the run has been rolled back often enough.
+        """
+        stepper, alarms = self.stepper, self.recovery.alarms
+        rollbacks, most = stepper.guard.rollbacks + 1, self.config.train.guard.max_rollbacks
+        row = alarm_row(STOPPED, stepper.steps, stepper.images, reason)
+        if rollbacks > most:
+            self.log.append(row)
+            raise TrainingError(
+                f"training diverged for good at {in_words(row)}. It was rolled back {most} times; "
+                f"the last good state is in {self.folder.path}. Begin anew with name=... and a "
+                "lower train.lr or a longer train.warmup_images; docs/stability.md says what to "
+                "look at first"
+            )
+        if self.recovery.good_step is None:
+            self._start_over()
+        else:
+            self._restore(self.folder.rewind(self.recovery.good_step))
+        stepper, self.result = self.stepper, None
+        stepper.guard.rollbacks = rollbacks
+        row |= {
+            "event": ROLLBACK,
+            "step": stepper.steps,
+            "images": stepper.images,
+            "from_step": row["step"],
+            "from_images": row["images"],
+            "rollbacks": rollbacks,
+            "lr_scale": stepper.guard.lr_scale,
+        }
+        self.recovery = Recovery(stepper.steps, (*alarms, row))
+        self._save()
+        self.log.append(row)
+        progress.update(stepper.images)
+        progress.say(
+            f"alarm at {in_words(row)}. Back at step {stepper.steps} ({stepper.images:,} images) "
+            f"with {stepper.guard.lr_scale:g} of the learning rate; roll-back {rollbacks} of {most}"
+        )
+
+    def _start_over(self) -> None:
+        """Puts the run back to its initial state; there is no checkpoint of it."""
+        model = build_model(self.config, self.stepper.model.device)
+        self.stepper = Stepper(model, self.config.train, self.config.seed)
+        self.meter = Meter()
+        self.log.cut_after(-1)
 
     def _restore(self, folder: Path) -> None:
         state = checkpoint.read_state(folder)
-        files = {f"{stem}.safetensors": stem for stem in ("model", "ema", "optim")}
-        tensors = {stem: checkpoint.read_tensors(folder / file) for file, stem in files.items()}
+        tensors = {
+            stem: checkpoint.read_tensors(folder / f"{stem}.safetensors")
+            for stem in self.stepper.tensors()
+        }
         wanted = self.stepper.model.state_dict()
         for stem in ("model", "ema"):
             checkpoint.check_tensors(tensors[stem], wanted, folder / f"{stem}.safetensors")
         self.stepper.load(tensors, state)
         self.meter.load_state_dict(state["meter"])
+        self.recovery = Recovery.of(state)
         self.result = state["result"]
         self.log.cut_after(self.stepper.steps)
+        logged = sum(row["event"] == ROLLBACK for row in self.log.rows("alarm"))
+        for row in self.recovery.alarms[logged:]:
+            self.log.append(row)
 
     def _fit_result(self, *, stopped: bool) -> FitResult:
         result = {} if stopped else self.result or {}
@@ -281,6 +425,7 @@ class _Run:
             split=self.test.split,
             num_images=result.get("num_images", 0),
             stopped=stopped,
+            rollbacks=self.stepper.guard.rollbacks,
         )
 
 

@@ -29,6 +29,11 @@ class MetricsLog:
                 kept.append(line + "\n")
         write_text(self.file, "".join(kept))
 
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        """Returns the whole rows of a kind."""
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
     def append(self, row: dict[str, Any]) -> None:
         """Adds a row, synced: a checkpoint must not know of rows that are lost."""
         with self.file.open("a", encoding="utf-8") as stream:

@@ -14,6 +14,7 @@ from hvae.errors import UserError
 from hvae.training.config import Config
 from hvae.training.config_file import config_yaml
 from hvae.training.metrics_log import Meter
+from hvae.training.recovery import Recovery
 from hvae.training.step import Stepper
 
 # What may differ between the command that began a run and one that goes on with it: lengths and
@@ -21,6 +22,7 @@ from hvae.training.step import Stepper
 _FREE = {
     "runs_dir", "eval", "data.workers", "train.images", "train.keep_last", "train.log_every",
     "train.sample_every", "train.checkpoint_every", "train.eval_every",
+    "train.guard.max_rollbacks",
 }  # fmt: skip
 
 
@@ -72,19 +74,44 @@ class RunFolder:
         checkpoint.write_text(self.path / "config.yaml", config_yaml(config))
         return latest
 
+    def rewind(self, step: int) -> Path:
+        """Puts the checkpoint of an earlier step in force again and returns its folder."""
+        return checkpoint.rewind(self.path, step)
+
     def save(
-        self, config: Config, stepper: Stepper, meter: Meter, result: dict[str, Any] | None
+        self,
+        config: Config,
+        stepper: Stepper,
+        meter: Meter,
+        result: dict[str, Any] | None,
+        recovery: Recovery | None = None,
     ) -> None:
-        """Commits a checkpoint of where a run stands; `result` is its score once it is done."""
+        """Commits a checkpoint of where a run stands.
+
+        Args:
+            config: of the run.
+            stepper: its state.
+            meter: what the next row of the log averages so far.
+            result: the run's score once it is done.
+            recovery: where the run goes back to if it diverges. None: to here.
+        """
+        recovery = recovery or Recovery(good_step=stepper.steps)
         state = {
             **stepper.state_dict(),
             "meter": meter.state_dict(),
+            "recovery": recovery.state_dict(),
             "result": result,
             "config": as_json(config),
             "versions": {"hvae": __version__, "torch": torch.__version__},
         }
-        keep = config.train.keep_last
-        checkpoint.save(self.path, stepper.steps, stepper.tensors(), state, keep_last=keep)
+        checkpoint.save(
+            self.path,
+            stepper.steps,
+            stepper.tensors(),
+            state,
+            keep_last=config.train.keep_last,
+            keep=recovery.good_step,
+        )
 
 
 def as_json(config: Config) -> dict[str, Any]:

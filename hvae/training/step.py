@@ -1,17 +1,19 @@
 """One optimisation step, and everything that must be saved to take the next one alike."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hvae.losses import linear_ramp, objective
+from hvae.losses import SpectralPenalty, cyclical_ramp, linear_ramp, objective
 from hvae.models import HVAE, Elbo
 from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.config import TrainConfig
 from hvae.training.ema import Ema
 from hvae.training.guard import Guard
+from hvae.training.locate import Place, locate
 from hvae.training.optim import (
     learning_rate,
     load_optimizer_tensors,
@@ -27,6 +29,7 @@ class StepReport:
     objective: Tensor  # scalar, nats per dimension
     nll: Tensor  # scalar, nats per example
     kl: Tensor  # (L,), nats per example
+    spectral: Tensor | None  # scalar, sum of largest singular values, where it is penalised
     lr: float
     beta: float
     free_bits: float
@@ -48,6 +51,11 @@ class Stepper:
         self.optimizer = make_optimizer(model, config)
         self.ema = Ema(model, config.ema)
         self.guard = Guard(config.guard)
+        self.spectral = (
+            SpectralPenalty(spectral_weights(model, config.objective.spectral_layers))
+            if config.objective.spectral
+            else None
+        )
         self.noise_seed = derive_seed(seed, "train")
         self.bf16 = uses_bf16(config, model.device)
         self.forward = cast(Any, torch.compile(model) if config.compile else model)
@@ -58,22 +66,24 @@ class Stepper:
         """Takes one step on uint8 data (N, C, *S).
 
         Raises:
-            TrainingError: after too many non-finite steps in a row.
+            Diverged: after too many non-finite steps in a row, or too many worse than noise.
         """
-        rng = make_rng(self.noise_seed, self.images, x.device)
+        first = self.images
         self.steps += 1
         self.images += len(x)
-        lr = learning_rate(self.images, self.config)
+        lr = learning_rate(self.images, self.config) * self.guard.lr_scale
         beta, free_bits = self._objective_weights()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            elbo: Elbo = self.forward(x, rng=rng)
-            loss = objective(elbo, self.model.num_dims, beta=beta, free_bits=free_bits)
+        spectral = None if self.spectral is None else self.spectral()
+        elbo, loss = self._losses(self.forward, x, first, spectral)
         loss.backward()
-        grad_norm, clip_norm, skipped = self._update(lr)
+        value = loss.item()
+        grad_norm, clip_norm, skipped = self._update(lr, value)
+        self.guard.watch(value / math.log(2), warm=self.images > self.config.warmup_images)
         return StepReport(
             objective=loss.detach(),
             nll=elbo.nll.detach().mean(),
             kl=elbo.kl.detach().mean(0),
+            spectral=None if spectral is None else spectral.detach(),
             lr=lr,
             beta=beta,
             free_bits=free_bits,
@@ -81,6 +91,28 @@ class Stepper:
             clip_norm=clip_norm,
             skipped=skipped,
         )
+
+    def locate(self, x: Tensor) -> Place:
+        """Returns where the batch of the last step goes wrong.
+
+        Runs it again with the same noise, without torch.compile; only the gradients are lost.
+        """
+        first = self.images - len(x)
+        return locate(self.model, lambda: self._losses(self.model, x, first, None))
+
+    def _losses(
+        self, forward: Any, x: Tensor, first: int, spectral: Tensor | None
+    ) -> tuple[Elbo, Tensor]:
+        """ELBO and objective of the examples from place `first` of the run's order on."""
+        beta, free_bits = self._objective_weights()
+        rng = make_rng(self.noise_seed, first, x.device)
+        dims, kl_share = self.model.num_dims, self.config.objective.kl_share
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            elbo: Elbo = forward(x, rng=rng)
+            loss = objective(elbo, dims, beta=beta, free_bits=free_bits, kl_share=kl_share)
+        if spectral is not None:
+            loss = loss + spectral * (self.config.objective.spectral / dims)
+        return elbo, loss
 
     def _objective_weights(self) -> tuple[float, float]:
         """Returns beta and the free nats of each group at this point of the run."""
@@ -90,12 +122,20 @@ class Stepper:
         cooled = total // 2 if cooled is None else cooled
         free = config.free_bits * (1 - linear_ramp(self.images, cooled))
         nats = free * self.model.num_dims / self.model.num_groups
-        return config.beta * linear_ramp(self.images, warmup), nats
+        if config.kl_schedule == "constant":
+            ramp = 1.0
+        elif config.kl_schedule == "cyclical":
+            ramp = cyclical_ramp(self.images, total, config.kl_cycles, config.kl_cycle_rise)
+        else:
+            ramp = linear_ramp(self.images, warmup)
+        return config.beta * ramp, nats
 
-    def _update(self, lr: float) -> tuple[float, float, bool]:
+    def _update(self, lr: float, loss: float) -> tuple[float, float, bool]:
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         gradients = [cast(Tensor, p.grad) for p in parameters]
         norm = torch.nn.utils.get_total_norm(gradients).item()
+        if not math.isfinite(loss):
+            norm = math.nan  # it may have a finite gradient, which means nothing
         verdict = self.guard.judge(norm)
         if verdict.scale is not None:
             if verdict.scale < 1:
@@ -113,7 +153,18 @@ class Stepper:
             "model": dict(self.model.state_dict()),
             "ema": self.ema.tensors,
             "optim": optimizer_tensors(self.model, self.optimizer),
+            **({} if self.spectral is None else {"spectral": self.spectral.tensors()}),
         }
+
+    def nonfinite_tensor(self) -> str | None:
+        """Returns the name of a tensor of `tensors` that is not finite, or None."""
+        names = (
+            f"{file}: {name}"
+            for file, named in self.tensors().items()
+            for name, tensor in named.items()
+            if not tensor.isfinite().all()
+        )
+        return next(names, None)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the rest of a checkpoint as JSON values."""
@@ -128,9 +179,23 @@ class Stepper:
         """Restores what `tensors` and `state_dict` returned."""
         self.model.load_state_dict(tensors["model"])
         self.ema.load(tensors["ema"], state["ema_updates"])
+        self.optimizer.state.clear()  # what is loaded may have no moments yet
         load_optimizer_tensors(self.model, self.optimizer, tensors["optim"])
+        if self.spectral is not None:
+            self.spectral.load(tensors["spectral"])
+        self.optimizer.zero_grad()  # of a step that did not end
         self.guard.load_state_dict(state["guard"])
         self.steps, self.images = state["step"], state["images"]
+
+
+def spectral_weights(model: HVAE, layers: str) -> dict[str, nn.Parameter]:
+    """Returns the convolution weights that are penalised, by name: of the "heads", or "all"."""
+    heads = (".posterior.c4.weight", ".prior.c4.weight")
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name.endswith(heads if layers == "heads" else ".weight")
+    }
 
 
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:

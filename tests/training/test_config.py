@@ -24,6 +24,16 @@ def test_data_and_model_must_agree_on_channels():
         Config.model_validate(values)
 
 
+@pytest.mark.parametrize("schedule", ["cyclical", "constant"])
+def test_a_warm_up_belongs_to_the_linear_schedule(schedule):
+    objective = {"kl_schedule": schedule, "kl_warmup_images": 100}
+    with pytest.raises(
+        ValidationError,
+        match=f"kl_warmup_images is of the linear schedule, but kl_schedule is {schedule}",
+    ):
+        Config.model_validate({**PARTS, "train": {"objective": objective}})
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -42,6 +52,13 @@ def test_data_and_model_must_agree_on_channels():
         {"train": {"keep_last": 0}},
         {"train": {"objective": {"beta": -1.0}}},
         {"train": {"objective": {"free_bits": -0.1}}},
+        {"train": {"objective": {"kl_schedule": "sigmoid"}}},
+        {"train": {"objective": {"kl_cycles": 0}}},
+        {"train": {"objective": {"kl_cycle_rise": 0.0}}},
+        {"train": {"objective": {"spectral": -1.0}}},
+        {"train": {"objective": {"spectral_layers": "some"}}},
+        {"train": {"guard": {"max_rollbacks": -1}}},
+        {"train": {"guard": {"max_above_uniform": 0}}},
         {"train": {"guard": {"quantile": 1.0}}},
         {"train": {"guard": {"window": 10}}},
         {"train": {"guard": {"skip_factor": 1.0}}},

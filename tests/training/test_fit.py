@@ -65,6 +65,37 @@ def test_rows_say_how_training_goes(tiny, tmp_path):
     assert {"beta", "free_bits", "lr", "images_per_second", "memory_mib"} <= row.keys()
 
 
+def test_rows_report_the_elbo_whatever_is_minimised(tiny, tmp_path):
+    helps = ("beta=4.0", "kl_schedule=constant", "kl_share=true", "spectral=1.0")
+    fit(tiny("train.images=12", *(f"train.objective.{text}" for text in helps)))
+    for row in rows(tmp_path / "tiny", "train"):
+        nats = row["nll"] + sum(row["kl_per_group"])
+        assert row["bits_per_dim"] == pytest.approx(nats / 64 / 0.6931471805599453)
+        assert row["objective"] > nats / 64
+        assert row["spectral"] > 0
+
+
+def test_a_run_with_a_spectral_penalty_saves_its_vectors(tiny, tmp_path):
+    fit(tiny("train.images=8", "train.objective.spectral=1.0"))
+    folder = checkpoint.latest_checkpoint(tmp_path / "tiny")
+    assert len(load_file(folder / "spectral.safetensors")) == 4
+    assert fit(tiny("train.images=12", "train.objective.spectral=1.0")).images == 12
+
+
+def test_evaluations_tell_what_each_group_does_and_warn_of_a_collapse(tiny, tmp_path, capsys):
+    fit(tiny("train.objective.beta=1e4", "train.objective.free_bits=0"))
+    lists = ("active_units", "active_units_given_above", "latent_units", "mutual_information",
+             "posterior_std_at_floor", "prior_std_at_floor", "std_large")  # fmt: skip
+    for row in rows(tmp_path / "tiny", "eval"):
+        assert all(len(row[name]) == 2 for name in lists)
+        assert row["collapsed_groups"] == [
+            group for group, kl in enumerate(row["kl_per_group"], 1) if kl < 0.01
+        ]
+    assert rows(tmp_path / "tiny", "eval")[-1]["collapsed_groups"] == [1, 2]
+    warning = "warning: groups 1, 2 of 2 carry nothing (test KL under 0.01 nats per image)"
+    assert warning in capsys.readouterr().err.splitlines()
+
+
 def test_the_score_is_that_of_the_averaged_weights(tiny, tmp_path):
     result = fit(tiny())
     model = hvae.load(tmp_path / "tiny")

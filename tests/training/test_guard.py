@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvae.errors import TrainingError
 from hvae.training.config import GuardConfig
 from hvae.training.guard import Guard, Verdict
+from hvae.training.recovery import Diverged
 
 WARM = 64
 
@@ -91,16 +91,62 @@ def test_what_is_not_finite_is_skipped_and_not_recorded(norm):
     assert guard.judge(1.0) == Verdict(1.0, 1.0)
 
 
-def test_ten_in_a_row_that_are_not_finite_end_the_run():
+def test_ten_in_a_row_that_are_not_finite_are_a_divergence():
     guard = Guard(GuardConfig())
     for _ in range(9):
         guard.judge(math.nan)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(Diverged) as caught:
         guard.judge(math.inf)
-    assert str(caught.value) == (
-        "10 steps in a row had a gradient that is not finite; the last checkpoint is whole. "
-        "Lower train.lr or lengthen train.warmup_images, then run the command again"
+    assert (
+        str(caught.value) == "10 steps in a row had an objective or a gradient that is not finite"
     )
+
+
+def test_an_objective_that_stays_above_noise_is_a_divergence():
+    guard = Guard(GuardConfig(max_above_uniform=3))
+    for bits in (9.0, 9.0, 8.0, 9.0, math.nan, 1e9):
+        guard.watch(bits)
+    with pytest.raises(Diverged) as caught:
+        guard.watch(12345.6)
+    assert str(caught.value) == (
+        "3 steps in a row had an objective above 8 bits/dim, what uniform noise costs; "
+        "the last one 1.235e+04"
+    )
+
+
+def test_the_watch_can_be_left_out():
+    guard = Guard(GuardConfig(max_above_uniform=None))
+    for _ in range(1000):
+        guard.watch(9.0)
+    assert guard.healthy
+
+
+def test_steps_of_the_warm_up_do_not_count_but_are_not_healthy():
+    guard = Guard(GuardConfig(max_above_uniform=2))
+    for _ in range(10):
+        guard.watch(9.0, warm=False)
+        assert not guard.healthy
+    guard.watch(7.0, warm=False)
+    assert guard.healthy
+    guard.judge(math.nan)
+    assert not guard.healthy
+
+
+def test_each_roll_back_halves_the_learning_rate():
+    guard = Guard(GuardConfig())
+    assert guard.lr_scale == 1.0
+    guard.rollbacks = 2
+    restored = Guard(GuardConfig())
+    restored.load_state_dict(json.loads(json.dumps(guard.state_dict())))
+    assert restored.lr_scale == 0.25
+
+
+def test_a_state_of_an_earlier_version_is_read():
+    state = warm_guard().state_dict()
+    del state["rollbacks"], state["above_uniform_in_row"], state["above_uniform"]
+    guard = Guard(GuardConfig())
+    guard.load_state_dict(state)
+    assert (guard.rollbacks, guard.above_uniform_in_row) == (0, 0)
 
 
 def test_a_finite_step_starts_the_count_again():

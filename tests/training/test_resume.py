@@ -107,6 +107,35 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert not list(run.rglob(".step-*"))
 
 
+DIVERGES = (  # for real, and again, until the learning rate is low enough
+    "train.lr=1.0", "train.guard.max_above_uniform=20", "train.guard.max_rollbacks=9",
+    "train.keep_last=1", "train.objective.spectral=0.1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seed", "kills"), [(0, 3), *(pytest.param(s, 12, marks=pytest.mark.slow) for s in (1, 2))]
+)
+def test_a_run_that_diverges_ends_with_the_same_bits_when_it_is_killed(
+    server: ForkServerContext,
+    tiny: Callable[..., Config],
+    tmp_path: Path,
+    seed: int,
+    kills: int,
+) -> None:
+    settings = ("train.images=158", "train.log_every=4", *DIVERGES)
+    chance = random.Random(seed)
+    whole, run = tmp_path / "whole", tmp_path / "killed"
+    train_with_kills(server, tiny(*settings, "name=whole"), whole, chance, kills=0)
+    hits = train_with_kills(server, tiny(*settings, "name=killed"), run, chance, kills)
+
+    assert hits >= 2, "the run was over before it could be killed"
+    alarms = [row for row in rows(whole) if row["kind"] == "alarm"]
+    assert len(alarms) >= 2
+    assert rows(run) == rows(whole)
+    assert contents(run) == contents(whole)
+
+
 def test_sigterm_saves_and_the_same_command_goes_on(config_file: Path, tmp_path: Path) -> None:
     """By the command line: exit code 75, then 0."""
     arguments = ["train", str(config_file), "train.images=400"]

@@ -135,6 +135,120 @@ def test_left_out_schedules_are_shares_of_the_run(stepper):
     assert reports[-1].free_bits == 0
 
 
+def test_a_constant_weight_of_the_kl_is_there_from_the_first_step(stepper):
+    each = stepper("train.objective.kl_schedule=constant", "train.objective.beta=0.5")
+    assert [each.step(x).beta for x in batches(2)] == [0.5, 0.5]
+
+
+def test_a_cyclical_weight_of_the_kl_rises_in_every_cycle(stepper):
+    each = stepper(
+        "train.images=32",
+        "train.objective.kl_schedule=cyclical",
+        "train.objective.kl_cycles=2",
+        "train.objective.beta=4.0",
+    )
+    assert [each.step(x).beta for x in batches(8)] == [2.0, 4.0, 4.0, 4.0] * 2
+
+
+def test_kl_shares_weigh_the_objective_and_not_what_is_reported(stepper):
+    settings = ("train.objective.free_bits=0", "train.objective.kl_schedule=constant")
+    plain, weighed = stepper(*settings), stepper(*settings, "train.objective.kl_share=true")
+    for each in (plain, weighed):
+        for block in each.model.decoder.blocks:
+            block.posterior.c4.weight.data.mul_(200)  # or there is hardly a KL at first
+    (x,) = batches(1)
+    a, b = plain.step(x), weighed.step(x)
+    assert torch.equal(a.nll, b.nll)
+    assert torch.equal(a.kl, b.kl)
+    dims = plain.model.num_dims
+    assert a.objective.item() == pytest.approx((a.nll + a.kl.sum()).item() / dims)
+    assert b.objective != a.objective
+
+
+def test_the_spectral_penalty_is_added_in_nats_per_image(stepper):
+    plain, bounded = stepper(), stepper("train.objective.spectral=0.5")
+    (x,) = batches(1)
+    a, b = plain.step(x), bounded.step(x)
+    assert a.spectral is None
+    assert b.spectral is not None
+    expected = a.objective + 0.5 * b.spectral / plain.model.num_dims
+    assert b.objective.item() == pytest.approx(expected.item())
+    heads = [
+        torch.linalg.matrix_norm(head.c4.weight.flatten(1), ord=2)
+        for block in stepper().model.decoder.blocks
+        for head in (block.posterior, block.prior)
+    ]
+    assert b.spectral.item() == pytest.approx(sum(heads).item(), rel=2e-2)
+
+
+def test_the_spectral_penalty_of_all_layers_covers_every_convolution(stepper):
+    each = stepper("train.objective.spectral=0.1", "train.objective.spectral_layers=all")
+    assert each.spectral is not None
+    modules = dict(each.model.named_modules())
+    convolutions = {f"{name}.weight" for name, m in modules.items() if hasattr(m, "kernel_size")}
+    assert each.spectral.weights.keys() == convolutions
+
+
+def test_a_large_spectral_penalty_shrinks_the_heads(stepper):
+    norms = []
+    for weight in (0, 30):
+        each = stepper(f"train.objective.spectral={weight}", "train.images=400")
+        for _ in range(30):
+            each.step(batches(1)[0])
+        heads = [block.posterior.c4.weight for block in each.model.decoder.blocks]
+        norms.append(sum(torch.linalg.matrix_norm(w.flatten(1), ord=2).item() for w in heads))
+    assert norms[1] < 0.8 * norms[0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_restored_stepper_goes_on_under_every_help(stepper, precision):
+    settings = (
+        f"train.precision={precision}",
+        "train.objective.spectral=0.5",
+        "train.objective.spectral_layers=all",
+        "train.objective.kl_share=true",
+        "train.objective.kl_schedule=cyclical",
+    )
+    data = batches(6)
+    whole, part, rest = (stepper(*settings) for _ in range(3))
+    for x in data:
+        whole.step(x)
+    for x in data[:3]:
+        part.step(x)
+    for x in data[:1]:
+        rest.step(x)  # what it did before is forgotten
+    rest.load(copied(part), json.loads(json.dumps(part.state_dict())))
+    for x in data[3:]:
+        rest.step(x)
+    assert_equal_states(whole, rest)
+
+
+def test_moments_that_a_checkpoint_has_not_are_forgotten(stepper):
+    """A roll-back to a checkpoint of no steps, as an imported one is."""
+    fresh, used = stepper(), stepper()
+    saved, state = copied(fresh), fresh.state_dict()
+    for x in batches(2):
+        used.step(x)
+    used.load(saved, state)
+    assert_equal_states(fresh, used)
+    assert used.step(batches(1)[0]).objective == fresh.step(batches(1)[0]).objective
+    assert_equal_states(fresh, used)
+
+
+def test_an_objective_that_is_nan_is_left_out_though_its_gradient_is_finite(stepper, monkeypatch):
+    each = stepper()
+    losses = each._losses
+
+    def spoiled(*arguments: object) -> object:
+        elbo, loss = losses(*arguments)
+        return elbo, loss + math.nan
+
+    monkeypatch.setattr(each, "_losses", spoiled)
+    report = each.step(batches(1)[0])
+    assert report.skipped
+    assert math.isnan(report.grad_norm)
+
+
 def test_the_first_learning_rate_is_not_zero(stepper):
     assert stepper().step(batches(1)[0]).lr > 0
 
@@ -174,7 +288,9 @@ def test_ten_nans_in_a_row_end_training(stepper):
     (x,) = batches(1)
     for _ in range(9):
         assert each.step(x).skipped
-    with pytest.raises(TrainingError, match="10 steps in a row had a gradient that is not finite"):
+    with pytest.raises(
+        TrainingError, match="10 steps in a row had an objective or a gradient that is not finite"
+    ):
         each.step(x)
 
 
