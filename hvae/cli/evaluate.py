@@ -44,7 +44,8 @@ def evaluate(
 ) -> None:
     """Score a trained model in bits/dim.
 
-    Always by the ELBO; with --importance also by the tighter importance-weighted bound.
+    Always by the ELBO; with --importance also by the tighter importance-weighted bound. A
+    conditional model is told what the data says of each image.
 
     The noise of an image depends on its index and the seed alone, so the batch size changes no
     digit that matters.
@@ -65,15 +66,19 @@ def evaluate(
             progress=update,
         )
     weights = weights_record(run)
-    likelihood = model.config.likelihood
+    likelihood, condition = model.config.likelihood, model.config.condition
+    protocol = _protocol(likelihood)
+    if condition.kind != "none":
+        protocol += f"; given the {condition.kind} of each image, as the data has it"
     record = {
         **asdict(result),
         "likelihood_bits": likelihood.bits,
         "likelihood_form": likelihood.form,
-        "protocol": _protocol(likelihood),
+        "condition": condition.kind,
+        "protocol": protocol,
         **weights,
     }
-    text = f"{_summary(result, weights, _protocol(likelihood))}\n\n{_groups(result, model)}"
+    text = f"{_summary(result, weights, protocol)}\n\n{_groups(result, model)}"
     print_result(record, text, as_json=json)
 
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from hvae import checkpoint
-from hvae.data import ImageSource, Loader, open_source
+from hvae.data import ImageSource, Loader, complete_condition, open_source
 from hvae.errors import UserError
 from hvae.metrics.likelihood import evaluate_likelihood
 from hvae.models import HVAE
-from hvae.ops.philox import derive_seed
+from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.config import Config
 from hvae.training.metrics_log import Meter, MetricsLog
 from hvae.training.progress import TrainingProgress
@@ -63,6 +63,7 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train, test = open_source(config.data, "train"), open_source(config.data, "test")
     config = complete(config, train)
+    complete_condition(config.model.condition, test)  # a check: both splits tell the same
     model = build_model(config, device)
     folder = RunFolder(config)
     with folder.locked(), stop_on_signal() as stop:
@@ -70,13 +71,13 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
 
 
 def complete(config: Config, source: ImageSource) -> Config:
-    """Returns the configuration with the model's size and channels taken from the data.
+    """Returns the configuration with size, channels and classes of the model taken from the data.
 
     Raises:
         UserError: if it names others.
     """
     channels, *sides = source.shape
-    found = {"size": tuple(sides), "channels": channels}
+    found: dict[str, Any] = {"size": tuple(sides), "channels": channels}
     for key, value in found.items():
         asked = getattr(config.model, key)
         if asked not in (None, value):
@@ -84,6 +85,7 @@ def complete(config: Config, source: ImageSource) -> Config:
                 f"model.{key} is {asked}, but that of {config.data.source} is {value}; leave "
                 f"model.{key} out, or set data.{key}"
             )
+    found["condition"] = complete_condition(config.model.condition, source)
     return config.model_copy(update={"model": config.model.model_copy(update=found)})
 
 
@@ -125,8 +127,8 @@ class _Run:
         with TrainingProgress(total, self.stepper.images) as progress:
             if latest is not None:
                 progress.say(f"resuming {self.folder.path} at {self.stepper.images:,} images")
-            for x in self._batches():
-                self._step(x, progress)
+            for x, cond in self._batches():
+                self._step(x, cond, progress)
                 if stop.requested:
                     self.result = None  # an evaluation on the way is not the run's score
                     self._checkpoint()
@@ -134,8 +136,8 @@ class _Run:
         self._finish()
         return self._fit_result(stopped=False)
 
-    def _batches(self) -> Iterator[Tensor]:
-        """Yields the batches that are left; the last one is cut to the length of the run."""
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yields images and conditions that are left; the last batch is cut to the run's length."""
         data, total = self.config.data, self.config.train.images
         loader = Loader(
             self.train,
@@ -144,17 +146,21 @@ class _Run:
             flip=data.flip,
             workers=data.workers,
         )
-        device = self.stepper.model.device
+        model = self.stepper.model
+        seed = derive_seed(self.config.seed, "condition")
         for batch in loader.batches(self.stepper.images):
             left = total - batch.position
             if left <= 0:
                 return
-            yield batch.images[:left].to(device, non_blocking=True)
+            x = batch.images.to(model.device, non_blocking=True)
+            rng = make_rng(seed, batch.position, model.device)
+            cond = model.condition_of(x, batch.labels, batch.conditions, rng=rng)
+            yield x[:left], None if cond is None else cond[:left]
 
-    def _step(self, x: Tensor, progress: TrainingProgress) -> None:
+    def _step(self, x: Tensor, cond: Tensor | None, progress: TrainingProgress) -> None:
         began = time.monotonic()
         before = self.stepper.images
-        report = self.stepper.step(x)
+        report = self.stepper.step(x, cond)
         self.meter.add(skipped=float(report.skipped), seconds=time.monotonic() - began)
         if math.isfinite(report.grad_norm):  # one bad step must not blank a whole row
             self.meter.add(

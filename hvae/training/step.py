@@ -54,8 +54,8 @@ class Stepper:
         self.steps = 0
         self.images = 0
 
-    def step(self, x: Tensor) -> StepReport:
-        """Takes one step on uint8 data (N, C, *S).
+    def step(self, x: Tensor, cond: Tensor | None = None) -> StepReport:
+        """Takes one step on uint8 data (N, C, *S), and its conditions if the model takes any.
 
         Raises:
             TrainingError: after too many non-finite steps in a row.
@@ -66,7 +66,7 @@ class Stepper:
         lr = learning_rate(self.images, self.config)
         beta, free_bits = self._objective_weights()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            elbo: Elbo = self.forward(x, rng=rng)
+            elbo: Elbo = self.forward(x, cond, rng=rng)
             loss = objective(elbo, self.model.num_dims, beta=beta, free_bits=free_bits)
         loss.backward()
         grad_norm, clip_norm, skipped = self._update(lr)
