@@ -159,8 +159,8 @@ def test_more_images_than_there_are_means_all() -> None:
 
 def test_a_likelihood_that_is_not_finite_is_named() -> None:
     class Diverged(LinearGaussian):
-        def __call__(self, images: Tensor, *, rng: Tensor) -> Elbo:
-            elbo = super().__call__(images, rng=rng)
+        def __call__(self, images: Tensor, cond: None, *, rng: Tensor) -> Elbo:
+            elbo = super().__call__(images, cond, rng=rng)
             elbo.elbo[-1] = math.nan
             return elbo
 

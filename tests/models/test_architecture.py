@@ -289,5 +289,5 @@ def test_what_the_published_models_do_not_have_cannot_be_exported():
 
 
 def test_a_bound_below_the_floor_is_refused():
-    with pytest.raises(ValueError, match="std_max must exceed std_floor, got 0.001 and 0.01"):
+    with pytest.raises(ValueError, match=r"std_max must exceed std_floor, got 0\.001 and 0\.01"):
         ModelConfig.model_validate({**SMALL, "std_max": 0.001, "std_floor": 0.01})
