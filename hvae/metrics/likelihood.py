@@ -140,13 +140,13 @@ def evaluate_likelihood(
         x = torch.stack([source[i] for i in range(start, min(start + batch, count))])
         x = x.to(model.device)
         rng = make_rng(noise_seed, start, x.device)
-        cond = _conditions(model, source, x, start, rng)
-        elbo = model(x, cond, rng=rng)
+        told = _told(model, source, x, start, rng)
+        elbo = model(x, *told, rng=rng)
         _check_finite(elbo.elbo, source, start)
         nll.append(elbo.nll.double().cpu())
         kl.append(elbo.kl.double().cpu())
         if importance > 1:
-            tighter = _importance_bounds(model, x, cond, noise_seed, start, importance, batch)
+            tighter = _importance_bounds(model, x, told, noise_seed, start, importance, batch)
             bounds.append(tighter.cpu())
         if progress is not None:
             progress(start + len(x))
@@ -184,21 +184,22 @@ def _count(source: ImageSet, images: int | None, **at_least_one: int) -> int:
     return len(source) if images is None else min(images, len(source))
 
 
-def _conditions(model: HVAE, source: ImageSet, x: Tensor, start: int, rng: Tensor) -> Tensor | None:
-    """What the model is told of images `start` on; None for an unconditional one."""
-    if model.config.condition.kind == "none":
-        return None
+def _told(model: HVAE, source: ImageSet, x: Tensor, start: int, rng: Tensor) -> tuple[Tensor, ...]:
+    """The conditions of images `start` on, for a model that takes any; nothing for another."""
+    if getattr(model, "condition", None) is None:
+        return ()
     labels, conditions = (
-        None if told is None else told[start : start + len(x)]
-        for told in (source.labels, source.conditions)
+        None if known is None else known[start : start + len(x)]
+        for known in (source.labels, source.conditions)
     )
-    return model.condition_of(x, labels, conditions, rng=rng)
+    cond = model.condition_of(x, labels, conditions, rng=rng)
+    return () if cond is None else (cond,)
 
 
 def _importance_bounds(
     model: HVAE,
     x: Tensor,
-    cond: Tensor | None,
+    told: tuple[Tensor, ...],
     noise_seed: int,
     start: int,
     importance: int,
@@ -212,9 +213,8 @@ def _importance_bounds(
     for images, samples in _blocks(len(x), importance, rows):
         first = (start + images.start) * importance + samples.start
         count = samples.stop - samples.start
-        repeated = x[images].repeat_interleave(count, 0)
-        told = None if cond is None else cond[images].repeat_interleave(count, 0)
-        log_weights = model.log_weights(repeated, told, rng=make_rng(noise_seed, first, x.device))
+        repeated = [rows[images].repeat_interleave(count, 0) for rows in (x, *told)]
+        log_weights = model.log_weights(*repeated, rng=make_rng(noise_seed, first, x.device))
         block = log_weights.double().view(-1, count).logsumexp(1)
         log_sums[images] = torch.logaddexp(log_sums[images], block)
     return log_sums - math.log(importance)

@@ -127,8 +127,8 @@ class _Run:
         with TrainingProgress(total, self.stepper.images) as progress:
             if latest is not None:
                 progress.say(f"resuming {self.folder.path} at {self.stepper.images:,} images")
-            for x, cond in self._batches():
-                self._step(x, cond, progress)
+            for batch in self._batches():
+                self._step(batch, progress)
                 if stop.requested:
                     self.result = None  # an evaluation on the way is not the run's score
                     self._checkpoint()
@@ -136,8 +136,11 @@ class _Run:
         self._finish()
         return self._fit_result(stopped=False)
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yields images and conditions that are left; the last batch is cut to the run's length."""
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yields the images that are left, and their conditions for a model that takes any.
+
+        The last batch is cut to the length of the run.
+        """
         data, total = self.config.data, self.config.train.images
         loader = Loader(
             self.train,
@@ -155,12 +158,12 @@ class _Run:
             x = batch.images.to(model.device, non_blocking=True)
             rng = make_rng(seed, batch.position, model.device)
             cond = model.condition_of(x, batch.labels, batch.conditions, rng=rng)
-            yield x[:left], None if cond is None else cond[:left]
+            yield (x[:left],) if cond is None else (x[:left], cond[:left])
 
-    def _step(self, x: Tensor, cond: Tensor | None, progress: TrainingProgress) -> None:
+    def _step(self, batch: tuple[Tensor, ...], progress: TrainingProgress) -> None:
         began = time.monotonic()
         before = self.stepper.images
-        report = self.stepper.step(x, cond)
+        report = self.stepper.step(*batch)
         self.meter.add(skipped=float(report.skipped), seconds=time.monotonic() - began)
         if math.isfinite(report.grad_norm):  # one bad step must not blank a whole row
             self.meter.add(
@@ -177,7 +180,7 @@ class _Run:
 
         progress.update(now)
         if due(every.log_every):
-            progress.report(now, self._log_train(report, len(x)))
+            progress.report(now, self._log_train(report, len(batch[0])))
         if now >= every.images:
             return  # the end has its own evaluation, sheets and checkpoint
         if due(every.eval_every):

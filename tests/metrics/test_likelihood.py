@@ -43,7 +43,6 @@ class LinearGaussian:
     x is the first pixel / 64. Keeps a record of the rows and the noise it was asked for.
     """
 
-    config = ModelConfig(encoder="1x1", decoder="1x1")
     device = torch.device("cpu")
     num_dims = 16
 
@@ -61,7 +60,7 @@ class LinearGaussian:
         eps = philox_normal(rng, 0, (len(images), 1), torch.float64)[:, 0]
         return x, x / 2 + self.std * eps, eps
 
-    def __call__(self, images: Tensor, cond: None, *, rng: Tensor) -> Elbo:
+    def __call__(self, images: Tensor, *, rng: Tensor) -> Elbo:
         x, z, _ = self._record(images, rng)
         nll = (x - z) ** 2 / 2 + math.log(2 * math.pi) / 2
         kl = (x**2 / 4 + self.std**2 - 1) / 2 - math.log(self.std)
@@ -69,7 +68,7 @@ class LinearGaussian:
         elbo = -(nll + kl.sum(1))
         return Elbo(nll, kl, elbo, nats_to_bits_per_dim(elbo, self.num_dims))
 
-    def log_weights(self, images: Tensor, cond: None, *, rng: Tensor) -> Tensor:
+    def log_weights(self, images: Tensor, *, rng: Tensor) -> Tensor:
         x, z, eps = self._record(images, rng)
         log_joint = -((x - z) ** 2) / 2 - z**2 / 2 - math.log(2 * math.pi)
         return log_joint + eps**2 / 2 + math.log(2 * math.pi) / 2 + math.log(self.std)
@@ -113,7 +112,7 @@ def test_importance_sample_k_of_image_i_has_index_ik_plus_k(batch: int) -> None:
 def test_the_mean_is_over_images_not_over_batches() -> None:
     model, source = LinearGaussian(), FakeSet(5)
     score = evaluate_likelihood(model, source, batch=4)
-    elbo = model(source.images, None, rng=make_rng(derive_seed(0, "evaluation")))
+    elbo = model(source.images, rng=make_rng(derive_seed(0, "evaluation")))
     assert score.elbo_bits_per_dim == pytest.approx(elbo.bits_per_dim.mean().item(), rel=1e-12)
     assert score.kl_per_group == pytest.approx(elbo.kl.mean(0).tolist(), rel=1e-12)
     assert score.kl == pytest.approx(sum(score.kl_per_group))
@@ -159,8 +158,8 @@ def test_more_images_than_there_are_means_all() -> None:
 
 def test_a_likelihood_that_is_not_finite_is_named() -> None:
     class Diverged(LinearGaussian):
-        def __call__(self, images: Tensor, cond: None, *, rng: Tensor) -> Elbo:
-            elbo = super().__call__(images, cond, rng=rng)
+        def __call__(self, images: Tensor, *, rng: Tensor) -> Elbo:
+            elbo = super().__call__(images, rng=rng)
             elbo.elbo[-1] = math.nan
             return elbo
 
