@@ -186,7 +186,7 @@ class HVAE(nn.Module):
         weights = self._guidance(guidance, rows)
         if weights == (0.0, 0.0):
             rows = None
-        guided = weights if weights.mean not in (0.0, 1.0) or weights.std != weights.mean else None
+        guided = None if weights in ((0.0, 0.0), (1.0, 1.0)) else weights
         seed = derive_seed(seed, "sample")
         temperature = self._temperatures(temperature)
         start = first_index - first_index % CHUNK
@@ -196,9 +196,8 @@ class HVAE(nn.Module):
             given = [_rows(z, base - first_index) for z in latents]
             told = None if rows is None else _rows(rows, base - first_index)
             maps = self._maps(told, CHUNK)
-            if maps is not None and guided is not None and self.condition is not None:
-                nulls = self.condition.nulls(CHUNK)
-                maps = {r: torch.cat(_broadcast(m, nulls[r])) for r, m in maps.items()}
+            if guided is not None:
+                maps = _beside(maps, self._maps(None, CHUNK))
                 given = [torch.cat([z, z]) for z in given]
             ladder = self.decoder(
                 CHUNK if guided is None else 2 * CHUNK,
@@ -361,9 +360,11 @@ def _rows(z: Tensor, start: int) -> Tensor:
     return rows
 
 
-def _broadcast(m: Tensor, null: Tensor) -> tuple[Tensor, Tensor]:
-    """Two embedded conditions at the larger of their spatial shapes."""
-    return m, null.expand(len(null), -1, *m.shape[2:])
+def _beside(maps: dict[int, Tensor] | None, nulls: dict[int, Tensor] | None) -> dict[int, Tensor]:
+    """Embedded conditions followed by those of as many examples without one."""
+    assert maps is not None
+    assert nulls is not None
+    return {r: torch.cat([m, nulls[r].expand(-1, -1, *m.shape[2:])]) for r, m in maps.items()}
 
 
 @torch.no_grad()
