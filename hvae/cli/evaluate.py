@@ -44,7 +44,8 @@ def evaluate(
 ) -> None:
     """Score a trained model in bits/dim.
 
-    Always by the ELBO; with --importance also by the tighter importance-weighted bound.
+    Always by the ELBO; with --importance also by the tighter importance-weighted bound. A
+    conditional model is told what the data says of each image.
 
     The noise of an image depends on its index and the seed alone, so the batch size changes no
     digit that matters.
@@ -65,8 +66,10 @@ def evaluate(
             progress=update,
         )
     weights = weights_record(run)
-    likelihood = model.config.likelihood
+    likelihood, condition = model.config.likelihood, model.config.condition
     protocol = f"{model.likelihood.measures}; {PROTOCOL}"
+    if condition.kind != "none":
+        protocol += f"; given the {condition.kind} of each image, as the data has it"
     groups, levels = _groups(result, model), _levels(result, model)
     record = {
         **asdict(result),
@@ -75,6 +78,7 @@ def evaluate(
         "likelihood_kind": likelihood.kind,
         "likelihood_bits": likelihood.bits if likelihood.applies("bits") else None,
         "likelihood_form": likelihood.form if likelihood.applies("form") else None,
+        "condition": condition.kind,
         "protocol": protocol,
         **weights,
     }

@@ -30,5 +30,16 @@ Data = Annotated[
         help="Another set: the name of an embedded one, a folder of images, or a .npz file.",
     ),
 ]
+Cond = Annotated[
+    str | None,
+    typer.Option(
+        "--cond",
+        metavar="KIND=VALUE",
+        show_default="none",
+        help="What a conditional model is told: class=NAME, class=all (image i gets class i modulo "
+        "their number, a column each), vector=0.5,-1, image=FILE, or data=test for what the run's "
+        "data says of each image.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")]

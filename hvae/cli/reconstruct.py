@@ -56,13 +56,17 @@ def reconstruct(
     import torch
 
     from hvae import inference
+    from hvae.cli.condition import conditions_of
     from hvae.cli.run import open_data, open_model, weights_record
     from hvae.data import save_grid
 
     model = open_model(run)
     source = open_data(run, model, data, "test")
     originals = torch.stack([source[i] for i in range(min(num_images, len(source)))])
-    images = inference.reconstruct(model, originals, groups=groups, mode=mode.value, seed=seed)
+    cond = conditions_of(model, source, originals, 0)
+    images = inference.reconstruct(
+        model, originals, groups=groups, mode=mode.value, seed=seed, cond=cond
+    )
     pairs = torch.stack([originals, images.cpu()], 1).flatten(0, 1)
     with writing(out):
         save_grid(pairs, out, columns=_columns(len(originals)))

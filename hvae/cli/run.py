@@ -24,14 +24,17 @@ def open_data(run: Path, model: "HVAE", word: str | None, split: "Split") -> "Im
     """Returns a split of a DATA word, or of the run's own data, at the model's size.
 
     Raises:
-        UserError: there is no such data, or a bare weights file is given without a word.
+        UserError: there is no such data, a bare weights file is given without a word, or the data
+            does not say what a conditional model wants to know.
     """
-    from hvae.data import DataConfig, open_source
+    from hvae.data import DataConfig, complete_condition, open_source
 
     channels, *size = model.shape
     saved = _saved_data(run) if word is None else {"source": word}
     config = DataConfig.model_validate({**saved, "channels": channels, "size": size})
-    return open_source(config, split)
+    source = open_source(config, split)
+    complete_condition(model.config.condition, source)
+    return source
 
 
 def weights_record(run: Path) -> dict[str, str]:

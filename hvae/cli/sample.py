@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvae.cli.options import Json, Run, Seed
+from hvae.cli.options import Cond, Json, Run, Seed
 from hvae.cli.output import print_result, progress, writing
 from hvae.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from hvae.cli.condition import Told
     from hvae.models import HVAE
 
 # Images between two updates of the progress; the model cuts them further.
@@ -45,6 +46,23 @@ def sample(
     output: Annotated[
         Output, typer.Option(help="A draw from the likelihood, or its mean.")
     ] = Output.SAMPLE,
+    cond: Cond = None,
+    guidance: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Weight of the condition: 0 is the unconditional model, 1 the conditional one, "
+            "more exaggerates.",
+        ),
+    ] = 1.0,
+    guidance_std: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            show_default="that of --guidance",
+            help="Its weight for standard deviations.",
+        ),
+    ] = None,
     seed: Seed = 0,
     first_index: Annotated[
         int,
@@ -56,18 +74,31 @@ def sample(
     if out.suffix not in (".png", ".npy"):
         raise UserError(f"--out: wanted a .png or .npy file, got {out}")
 
+    from hvae.cli.condition import read_condition
     from hvae.cli.run import open_model, weights_record
 
+    model = open_model(run)
+    told = read_condition(cond, model, run)
+    weights = (guidance, guidance if guidance_std is None else guidance_std)
     images = _draw(
-        open_model(run), num_images, temperature, output.value, seed=seed, first_index=first_index
+        model,
+        num_images,
+        temperature,
+        output.value,
+        told=told,
+        guidance=weights,
+        seed=seed,
+        first_index=first_index,
     )
     with writing(out):
-        _save(images, out)
+        _save(images, out, told.columns)
     record = {
         "out": str(out),
         "num_images": num_images,
         "temperature": temperature,
         "output": output.value,
+        "cond": cond,
+        "guidance": list(weights),
         "seed": seed,
         "first_index": first_index,
         **weights_record(run),
@@ -76,17 +107,28 @@ def sample(
 
 
 def _draw(
-    model: "HVAE", count: int, temperature: float, output: str, *, seed: int, first_index: int
+    model: "HVAE",
+    count: int,
+    temperature: float,
+    output: str,
+    *,
+    told: "Told",
+    guidance: tuple[float, float],
+    seed: int,
+    first_index: int,
 ) -> "Tensor":
     import torch
 
     batches = []
     with progress("samples", count) as update:
         for start in range(0, count, BATCH):
+            size = min(BATCH, count - start)
             images = model.sample(
-                min(BATCH, count - start),
+                size,
                 temperature=temperature,
                 output=output,
+                cond=told.rows(first_index + start, size),
+                guidance=guidance,
                 seed=seed,
                 first_index=first_index + start,
             )
@@ -95,11 +137,11 @@ def _draw(
     return torch.cat(batches)
 
 
-def _save(images: "Tensor", out: Path) -> None:
+def _save(images: "Tensor", out: Path, columns: int | None) -> None:
     if out.suffix == ".png":
         from hvae.data import save_grid
 
-        save_grid(images, out)
+        save_grid(images, out, columns)
         return
     import numpy as np
 

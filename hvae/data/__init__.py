@@ -1,5 +1,6 @@
 """Real images in: sources named by one DATA word, exact-resume batches, sheets of images out."""
 
+from hvae.data.conditions import complete_condition
 from hvae.data.config import DataConfig
 from hvae.data.grid import save_grid
 from hvae.data.identity import Identity
@@ -16,6 +17,7 @@ __all__ = [
     "Loader",
     "Split",
     "SupportsTake",
+    "complete_condition",
     "image_order",
     "open_source",
     "permuted",

@@ -22,10 +22,13 @@ def open_arrays(path: Path, split: Split) -> ArraySource:
     """The images of a .npy or .npz file.
 
     Images are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3. A .npy is
-    memory-mapped. A .npz holds them as `images`, `x` or `arr_0` with optional integer `labels`, or
-    as `train_images` with `train_labels`. Its test split is `test_images` with `test_labels`, if
-    it has these; otherwise image i goes by the hash of the decimal i, one in 20 to test (see
-    `hashed_rows`), as in a .npy.
+    memory-mapped. A .npz holds them as `images`, `x` or `arr_0`, or as `train_images`. Its test
+    split is `test_images`, if it has these; otherwise image i goes by the hash of the decimal i,
+    one in 20 to test (see `hashed_rows`), as in a .npy.
+
+    Optional are integer `labels`, named by an array of strings `classes`, and `conditions`, float
+    (N, D) or uint8 images. Beside `train_images` and `test_images` they are called `train_labels`,
+    `test_labels`, `train_conditions` and `test_conditions`.
 
     Raises:
         UserError: naming the file, if it is damaged, pickled, or of another dtype or layout.
@@ -34,7 +37,7 @@ def open_arrays(path: Path, split: Split) -> ArraySource:
         with path.open("rb") as file:
             if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
                 mapped = open_memmap(path, mode="r")
-                return _source(path, split, mapped, labels=None, is_split=False)
+                return _source(path, split, mapped, is_split=False)
             # np.load would take anything else for a pickle, and say so.
             if not zipfile.is_zipfile(file):
                 raise UserError(f"{path} is neither a .npy nor a .npz file, or is cut short")
@@ -54,20 +57,30 @@ def _open_npz(path: Path, split: Split, stored: NpzFile) -> ArraySource:
             f"{path} has no images: wanted one of the arrays {', '.join(IMAGE_KEYS)}, found "
             f"{', '.join(stored) or 'none'}"
         )
-    labels_key = "train_labels" if key == "train_images" else "labels"
+    prefix = "train_" if key == "train_images" else ""
     is_split = "test_images" in stored
     if is_split and split == "test":
-        key, labels_key = "test_images", "test_labels"
-    return _source(path, split, stored[key], stored.get(labels_key), is_split=is_split)
+        key, prefix = "test_images", "test_"
+    return _source(
+        path,
+        split,
+        stored[key],
+        labels=stored.get(f"{prefix}labels"),
+        conditions=stored.get(f"{prefix}conditions"),
+        classes=stored.get("classes"),
+        is_split=is_split,
+    )
 
 
 def _source(
     path: Path,
     split: Split,
     images: NDArray[Any],
-    labels: NDArray[Any] | None,
     *,
     is_split: bool,
+    labels: NDArray[Any] | None = None,
+    conditions: NDArray[Any] | None = None,
+    classes: NDArray[Any] | None = None,
 ) -> ArraySource:
     """The source over checked arrays, which hold just this split or are divided by hash."""
     pixels = _as_nchw(path, images)
@@ -78,7 +91,48 @@ def _source(
         )
     names = [str(index) for index in range(len(pixels))]
     rows = None if is_split else hashed_rows(names, split, str(path))
-    return ArraySource(path.stem, split, pixels, rows=rows, labels=labels)
+    return ArraySource(
+        path.stem,
+        split,
+        pixels,
+        rows=rows,
+        labels=labels,
+        classes=_class_names(path, classes, labels),
+        conditions=_conditions(path, conditions, len(pixels)),
+    )
+
+
+def _class_names(
+    path: Path, classes: NDArray[Any] | None, labels: NDArray[Any] | None
+) -> tuple[str, ...] | None:
+    if classes is None or labels is None:
+        return None
+    highest = int(labels.max(initial=0))
+    if classes.ndim != 1 or classes.dtype.kind != "U" or len(classes) <= highest:
+        raise UserError(
+            f"{path} holds classes {classes.dtype} {classes.shape}; wanted a string for each label "
+            f"from 0 to {highest}"
+        )
+    return tuple(classes.tolist())
+
+
+def _conditions(path: Path, conditions: NDArray[Any] | None, count: int) -> NDArray[Any] | None:
+    """Vectors as float32 (N, D), or images as uint8 (N, C, H, W)."""
+    if conditions is None:
+        return None
+    if conditions.shape[:1] != (count,):
+        raise UserError(
+            f"{path} holds conditions {conditions.dtype} {conditions.shape}; wanted one for each "
+            f"of {count} images"
+        )
+    if conditions.dtype == np.uint8 and conditions.ndim > 2:
+        return np.ascontiguousarray(_as_nchw(path, conditions))
+    if conditions.dtype.kind == "f" and conditions.ndim == 2:
+        return np.asarray(conditions, dtype=np.float32)
+    raise UserError(
+        f"{path} holds conditions {conditions.dtype} {conditions.shape}; wanted floats (N, D) or "
+        "uint8 images"
+    )
 
 
 def _as_nchw(path: Path, images: NDArray[Any]) -> NDArray[np.uint8]:

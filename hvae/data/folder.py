@@ -50,6 +50,7 @@ class FolderSource:
         self.split: str = split
         self.shape = shape
         self.classes = classes
+        self.conditions: Tensor | None = None
         self.labels = None if labels is None else torch.tensor(labels, dtype=torch.int64)
         self._root = root
         self._names = names

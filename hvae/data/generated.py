@@ -25,6 +25,7 @@ class ShapesSource:
 
     name = "shapes"
     classes: tuple[str, ...] | None = CLASSES
+    conditions: Tensor | None = None
 
     def __init__(self, split: Split, shape: tuple[int, int, int], count: int | None = None) -> None:
         self.split: str = split

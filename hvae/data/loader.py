@@ -26,11 +26,13 @@ class Batch(NamedTuple):
         images: uint8 (B, C, H, W).
         labels: int64 (B,), or None where the source has none.
         position: place of the first image in the overall order; the next batch starts B later.
+        conditions: what else the source knows of the images (B, ...), or None.
     """
 
     images: Tensor
     labels: Tensor | None
     position: int
+    conditions: Tensor | None = None
 
 
 class Loader:
@@ -84,9 +86,13 @@ class Loader:
         positions = itertools.count(position, self.batch)
         for start, (indices, images) in zip(positions, self._read(position), strict=False):
             labels = None if self.source.labels is None else self.source.labels[indices]
+            given = self.source.conditions
+            conditions = None if given is None else given[indices]
             if self.flip:
                 self._mirror(images, start)
-            yield Batch(images, labels, start)
+                if conditions is not None and conditions.ndim > 2:  # images, not vectors
+                    self._mirror(conditions, start)
+            yield Batch(images, labels, start, conditions)
 
     def _read(self, position: int) -> Iterator[IndexedImages]:
         order = _Order(self.seed, position, self.batch, len(self.source))

@@ -1,6 +1,7 @@
 """A set whose pixels are one array, in memory or mapped from a file."""
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ class ArraySource:
             memory-mapped file where it is.
         labels: integers (N,), or None.
         classes: the name of each label, or None.
+        conditions: what else is known of every image, (N, ...): vectors of float32, or uint8 images
+            (C, H, W). None: nothing.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class ArraySource:
         rows: NDArray[np.int64] | None = None,
         labels: NDArray[np.integer] | None = None,
         classes: tuple[str, ...] | None = None,
+        conditions: NDArray[Any] | None = None,
     ) -> None:
         self.name = name
         self.split = split
@@ -46,6 +50,7 @@ class ArraySource:
         self.labels = (
             None if labels is None else torch.from_numpy(labels.astype(np.int64)[self._rows])
         )
+        self.conditions = None if conditions is None else torch.from_numpy(conditions[self._rows])
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,4 +93,12 @@ class ArraySource:
         for index, image in enumerate(fitted):
             images[index] = image
         labels = None if self.labels is None else self.labels.numpy()
-        return ArraySource(self.name, self.split, images, labels=labels, classes=self.classes)
+        conditions = None if self.conditions is None else self.conditions.numpy()
+        return ArraySource(
+            self.name,
+            self.split,
+            images,
+            labels=labels,
+            classes=self.classes,
+            conditions=conditions,
+        )

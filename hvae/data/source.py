@@ -29,12 +29,14 @@ class ImageSource(Protocol):
         split: "train" or "test".
         labels: int64 (N,), or None.
         classes: the name of each label, or None.
+        conditions: what else is known of each image, float32 (N, D) or uint8 (N, C, H, W), or None.
     """
 
     name: str
     split: str
     labels: Tensor | None
     classes: tuple[str, ...] | None
+    conditions: Tensor | None
 
     @property
     def shape(self) -> tuple[int, int, int]:

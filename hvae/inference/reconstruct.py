@@ -9,7 +9,13 @@ from hvae.models import HVAE
 
 @torch.no_grad()
 def reconstruct(
-    model: HVAE, images: Tensor, *, groups: int | None = None, mode: str = "sample", seed: int = 0
+    model: HVAE,
+    images: Tensor,
+    *,
+    groups: int | None = None,
+    mode: str = "sample",
+    seed: int = 0,
+    cond: Tensor | None = None,
 ) -> Tensor:
     """Returns reconstructions from the coarsest `groups` latent groups, uint8 (N, C, H, W).
 
@@ -22,6 +28,7 @@ def reconstruct(
         groups: groups kept, 0 to `model.num_groups`; with 0 nothing of an image is left. None: all.
         mode: "sample" draws the posterior, "mean" takes its mean.
         seed: of the posterior draws.
+        cond: conditions of the images, for a conditional model.
 
     Raises:
         UserError: `groups` or `mode` is not as above, or the images do not fit the model.
@@ -29,7 +36,7 @@ def reconstruct(
     kept = model.num_groups if groups is None else groups
     if not 0 <= kept <= model.num_groups:
         raise UserError(f"groups: wanted 0 to {model.num_groups}, got {groups}")
-    latents = model.encode(images.to(model.device), mode=mode, seed=seed)[:kept]
+    latents = model.encode(images.to(model.device), cond, mode=mode, seed=seed)[:kept]
     if not latents:
-        return model.sample(len(images), temperature=0.0, output="mean", seed=seed)
-    return model.decode(latents, temperature=0.0, seed=seed).mean_image()
+        return model.sample(len(images), temperature=0.0, output="mean", cond=cond, seed=seed)
+    return model.decode(latents, cond, temperature=0.0, seed=seed).mean_image()

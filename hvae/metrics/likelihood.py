@@ -27,10 +27,15 @@ class Identified(Protocol):
 
 
 class ImageSet(Protocol):
-    """One split of a set of images, uint8 (C, H, W) each; `hvae.data.ImageSource` is one."""
+    """One split of a set of images, uint8 (C, H, W) each; `hvae.data.ImageSource` is one.
+
+    Labels (N,) and conditions (N, ...) are read for a conditional model only.
+    """
 
     name: str
     split: str
+    labels: Tensor | None
+    conditions: Tensor | None
 
     def __len__(self) -> int: ...
 
@@ -116,7 +121,7 @@ def evaluate_likelihood(
 
     Args:
         model: scored as it is: the caller chooses averaged weights and evaluation mode.
-        source: the images.
+        source: the images; a conditional model is told what the set says of each.
         seed: of the posterior noise.
         importance: importance samples per image (K); 1 scores the ELBO alone.
         images: score the first so many images only. None: all.
@@ -134,12 +139,15 @@ def evaluate_likelihood(
     for start in range(0, count, batch):
         x = torch.stack([source[i] for i in range(start, min(start + batch, count))])
         x = x.to(model.device)
-        elbo = model(x, rng=make_rng(noise_seed, start, x.device))
+        rng = make_rng(noise_seed, start, x.device)
+        told = _told(model, source, x, start, rng)
+        elbo = model(x, *told, rng=rng)
         _check_finite(elbo.elbo, source, start)
         nll.append(elbo.nll.double().cpu())
         kl.append(elbo.kl.double().cpu())
         if importance > 1:
-            bounds.append(_importance_bounds(model, x, noise_seed, start, importance, batch).cpu())
+            tighter = _importance_bounds(model, x, told, noise_seed, start, importance, batch)
+            bounds.append(tighter.cpu())
         if progress is not None:
             progress(start + len(x))
 
@@ -176,8 +184,26 @@ def _count(source: ImageSet, images: int | None, **at_least_one: int) -> int:
     return len(source) if images is None else min(images, len(source))
 
 
+def _told(model: HVAE, source: ImageSet, x: Tensor, start: int, rng: Tensor) -> tuple[Tensor, ...]:
+    """The conditions of images `start` on, for a model that takes any; nothing for another."""
+    if getattr(model, "condition", None) is None:
+        return ()
+    labels, conditions = (
+        None if known is None else known[start : start + len(x)]
+        for known in (source.labels, source.conditions)
+    )
+    cond = model.condition_of(x, labels, conditions, rng=rng)
+    return () if cond is None else (cond,)
+
+
 def _importance_bounds(
-    model: HVAE, x: Tensor, noise_seed: int, start: int, importance: int, rows: int
+    model: HVAE,
+    x: Tensor,
+    told: tuple[Tensor, ...],
+    noise_seed: int,
+    start: int,
+    importance: int,
+    rows: int,
 ) -> Tensor:
     """The bound of each image of a batch, (N,) float64, in passes of at most `rows` rows.
 
@@ -186,9 +212,10 @@ def _importance_bounds(
     log_sums = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     for images, samples in _blocks(len(x), importance, rows):
         first = (start + images.start) * importance + samples.start
-        repeated = x[images].repeat_interleave(samples.stop - samples.start, 0)
-        log_weights = model.log_weights(repeated, rng=make_rng(noise_seed, first, x.device))
-        block = log_weights.double().view(-1, samples.stop - samples.start).logsumexp(1)
+        count = samples.stop - samples.start
+        repeated = [rows[images].repeat_interleave(count, 0) for rows in (x, *told)]
+        log_weights = model.log_weights(*repeated, rng=make_rng(noise_seed, first, x.device))
+        block = log_weights.double().view(-1, count).logsumexp(1)
         log_sums[images] = torch.logaddexp(log_sums[images], block)
     return log_sums - math.log(importance)
 

@@ -1,7 +1,8 @@
 """The top-down network: one ladder that serves posterior, prior, given and partial latents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +10,24 @@ from torch import Tensor, nn
 from hvae import ops
 from hvae.distributions.gaussian import log_density_ratio
 from hvae.models.config import ModelConfig
-from hvae.models.encoder import bottleneck, residual_block
+from hvae.models.encoder import attention_at, bottleneck, residual_block, residual_scale
+from hvae.models.latent import LatentForm
 from hvae.models.layout import Layout
-from hvae.nn.block import ACTIVATIONS
-from hvae.nn.conv import conv, in_fp32
+from hvae.nn.block import ACTIVATIONS, Bottleneck
+from hvae.nn.conv import conv, in_fp32, zero_conv
 from hvae.nn.resample import fit_channels, unpatchify, upsample
+
+
+class Guidance(NamedTuple):
+    """Weights of the conditional prior: 0 is the unconditional one, 1 the conditional one.
+
+    name  meaning
+    mean  of the means
+    std   of the logarithms of the standard deviations
+    """
+
+    mean: float
+    std: float
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,9 @@ class Draw:
     z            (N, Z, *S) a latent that is given
     eps          (N, Z, *S) noise instead of the generated one
     temperature  scale of the prior's standard deviation
+    cond         (N, E, *S or *1) embedded condition, of a conditional model
+    guidance     weights of a prior draw; then the second half of the N rows is the first half
+                 without its condition, and both take one latent
     """
 
     rng: Tensor
@@ -34,6 +51,8 @@ class Draw:
     z: Tensor | None = None
     eps: Tensor | None = None
     temperature: float = 1.0
+    cond: Tensor | None = None
+    guidance: Guidance | None = None
 
 
 @dataclass
@@ -59,59 +78,113 @@ class DecoderBlock(nn.Module):
     Posterior and prior both read the state before the prior's feature update h is added to it.
     """
 
-    def __init__(self, config: ModelConfig, ndim: int, resolution: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        ndim: int,
+        resolution: int,
+        *,
+        learned_prior: tuple[int, ...] | None = None,
+    ) -> None:
+        """With a spatial shape for `learned_prior`, the prior is parameters of that shape."""
         super().__init__()
         width, self.z_channels = config.width_at(resolution), config.z_channels
-        self.std, self.std_floor = config.std, config.std_floor
+        self.form = LatentForm.of(config)
+        # Called with (q, p, z), as the op reads them, for every draw that is scored.
+        self.watcher: Callable[[Tensor, Tensor, Tensor], None] | None = None
         self.posterior = bottleneck(
             config, ndim, resolution, 2 * width, 2 * self.z_channels, fp32_tail=True
         )
-        self.prior = bottleneck(
-            config, ndim, resolution, width, 2 * self.z_channels + width, fp32_tail=True
-        )
+        embedding = config.condition.width if config.condition.kind != "none" else None
+        out = 2 * self.z_channels + width
+        self.prior: Bottleneck | LearnedPrior
+        if learned_prior is None:
+            self.prior = bottleneck(config, ndim, resolution, width, out, fp32_tail=True)
+        else:
+            self.prior = LearnedPrior(learned_prior, out, embedding)
         self.z_proj = conv(ndim, self.z_channels, width)
         self.resnet = residual_block(config, ndim, resolution)
+        self.attention = attention_at(config, ndim, resolution)
+        self.cond_proj = None if embedding is None else zero_conv(ndim, embedding, width)
 
     @torch.no_grad()
-    def scale_initial_weights(self, num_groups: int) -> None:
+    def scale_initial_weights(self, num_groups: int, tail: float) -> None:
         """Makes the state's variance independent of depth, and every prior start at N(0, 1).
 
         VDVAE, arXiv 2011.10650. The zero prior tail also makes h start at zero.
         """
         self.z_proj.weight.mul_(num_groups**-0.5)
-        self.resnet.scale_tail(num_groups**-0.5)
-        self.prior.scale_tail(0.0)
+        self.resnet.scale_tail(tail)
+        if isinstance(self.prior, Bottleneck):
+            self.prior.scale_tail(0.0)
 
     def forward(self, x: Tensor, draw: Draw, result: Ladder, *, log_ratios: bool = False) -> Tensor:
         """Returns the next state (N, width, *S); appends the group's outcome to `result`."""
-        activated = self.prior.activation(x)
-        p = self.prior.from_activated(activated)
+        if self.cond_proj is not None and draw.cond is not None:
+            x = x + in_fp32(self.cond_proj, draw.cond)
+        activated = self.posterior.activation(x)
+        if isinstance(self.prior, Bottleneck):
+            p = self.form.prior(self.prior.from_activated(activated))
+        else:
+            p = self.form.prior(self.prior(len(x), draw.cond))
         if draw.z is None and draw.feature is not None:
-            q = self.posterior.from_activated(activated, draw.feature)
+            q = self.form.posterior(self.posterior.from_activated(activated, draw.feature), p)
             drawn = ops.gaussian_latent(
                 q, p, x,
                 rng=draw.rng, stream=draw.stream, eps=draw.eps,
-                std=self.std, floor=self.std_floor,
+                std=self.form.std, floor=self.form.floor,
             )  # fmt: skip
             assert drawn.y is not None
             z, x = drawn.z, drawn.y
             result.kl.append(drawn.kl)
+            if self.watcher is not None and not log_ratios:
+                self.watcher(q, p, z)
             if log_ratios:
-                result.log_ratios.append(log_density_ratio(z, q, p, self.std, self.std_floor))
+                ratio = log_density_ratio(z, q, p, self.form.std, self.form.floor)
+                result.log_ratios.append(ratio)
         else:
             z = draw.z if draw.z is not None else self._prior_draw(p, draw)
             x = x + p[:, 2 * self.z_channels :]
         result.latents.append(z)
         x = x + in_fp32(self.z_proj, z.to(x.dtype))
         residual: Tensor = self.resnet(x)
-        return x + residual
+        x = x + residual
+        return x if self.attention is None else x + self.attention(x)
 
     def _prior_draw(self, p: Tensor, draw: Draw) -> Tensor:
-        return ops.gaussian_sample(
+        std, floor = self.form.std, self.form.floor
+        if draw.guidance is not None:
+            prior, null = p.chunk(2)
+            p = self.form.guided(prior, null, mean=draw.guidance.mean, std=draw.guidance.std)
+            std, floor = "log", 0.0
+        z = ops.gaussian_sample(
             p, self.z_channels,
             rng=draw.rng, stream=draw.stream, eps=draw.eps, temperature=draw.temperature,
-            std=self.std, floor=self.std_floor,
+            std=std, floor=floor,
         )  # fmt: skip
+        return z if draw.guidance is None else torch.cat([z, z])
+
+
+class LearnedPrior(nn.Module):
+    """A prior that is parameters; a condition moves it by a projection that starts at zero.
+
+    name       default  meaning
+    shape               spatial shape of the group
+    channels            channels out
+    embedding           channels of the embedded condition, None for none
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: int, embedding: int | None) -> None:
+        super().__init__()
+        self.map = nn.Parameter(torch.zeros(1, channels, *shape))
+        self.cond_proj = None if embedding is None else zero_conv(len(shape), embedding, channels)
+
+    def forward(self, n: int, cond: Tensor | None) -> Tensor:
+        """Returns (n, channels, *shape)."""
+        p = self.map.repeat(n, *[1] * (self.map.ndim - 1))
+        if self.cond_proj is None or cond is None:
+            return p
+        return p + in_fp32(self.cond_proj, cond)
 
 
 class Decoder(nn.Module):
@@ -134,9 +207,12 @@ class Decoder(nn.Module):
             }
         )
         self.blocks = nn.ModuleList()
-        for spec in layout.decoder:
-            block = DecoderBlock(config, ndim, spec.resolution)
-            block.scale_initial_weights(len(layout.decoder))
+        num_groups = len(layout.decoder)
+        for group, spec in enumerate(layout.decoder):
+            learned = config.top_prior == "learned" and group == 0
+            shape = layout.shape_at(spec.resolution) if learned else None
+            block = DecoderBlock(config, ndim, spec.resolution, learned_prior=shape)
+            block.scale_initial_weights(num_groups, residual_scale(config, num_groups))
             self.blocks.append(block)
         self.gain = nn.Parameter(torch.ones(1, config.width, *[1] * ndim))
         self.bias = nn.Parameter(torch.zeros(1, config.width, *[1] * ndim))
@@ -152,6 +228,8 @@ class Decoder(nn.Module):
         eps: Sequence[Tensor] | None = None,
         temperature: float | Sequence[float] = 1.0,
         log_ratios: bool = False,
+        cond: Mapping[int, Tensor] | None = None,
+        guidance: Guidance | None = None,
     ) -> Ladder:
         """Runs down the ladder.
 
@@ -163,6 +241,9 @@ class Decoder(nn.Module):
             eps: explicit noise per group.
             temperature: of prior draws, for all groups or one each.
             log_ratios: also report ln p(z) - ln q(z) of posterior draws.
+            cond: embedded conditions by resolution, of a conditional model.
+            guidance: weights of prior draws. The second half of the batch is then the first half
+                without its condition; given latents have both halves, the result has one.
         """
         result = Ladder()
         if features is not None:
@@ -182,9 +263,16 @@ class Decoder(nn.Module):
                 z=latents[group] if group < len(latents) else None,
                 eps=None if eps is None else eps[group],
                 temperature=temperature if isinstance(temperature, float) else temperature[group],
+                cond=None if cond is None else cond[spec.resolution],
+                guidance=guidance,
             )
             states[spec.resolution] = block(x, draw, result, log_ratios=log_ratios)
-        out = states[self.finest] * self.gain + self.bias
+        out = states[self.finest]
+        if guidance is not None:
+            # Mixtures are not extrapolated: beyond 1 the conditional state stays what is decoded.
+            out, null = out.chunk(2)
+            out = torch.lerp(null, out, min(guidance.mean, 1.0))
+        out = out * self.gain + self.bias
         result.params = unpatchify(in_fp32(self.out_conv, out), self.patch)
         return result
 

@@ -2,8 +2,10 @@
 
 from torch import Tensor, nn
 
+from hvae.errors import UserError
 from hvae.models.config import ModelConfig
 from hvae.models.layout import Layout
+from hvae.nn.attention import SelfAttention
 from hvae.nn.block import Bottleneck
 from hvae.nn.conv import conv
 from hvae.nn.resample import average_pool, fit_channels, patchify
@@ -23,17 +25,23 @@ class Encoder(nn.Module):
         self.widths = {r: config.width_at(r) for r in [b.output_resolution for b in layout.encoder]}
         self.in_conv = conv(ndim, channels * config.patch**ndim, config.width, kernel=3)
         self.blocks = nn.ModuleList()
-        for spec in layout.encoder:
+        self.attention = nn.ModuleDict()  # by index of the block it follows
+        for index, spec in enumerate(layout.encoder):
             block = residual_block(config, ndim, spec.resolution)
-            block.scale_tail(len(layout.encoder) ** -0.5)  # variance independent of depth
+            block.scale_tail(residual_scale(config, len(layout.encoder)))
             self.blocks.append(block)
+            if attention := attention_at(config, ndim, spec.resolution):
+                self.attention[str(index)] = attention
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
         """Returns features (N, width, *S) by resolution, from scaled data (N, C, *S)."""
         x = self.in_conv(patchify(x, self.patch))
         features = {self.finest: x}
-        for spec, block in zip(self.layout, self.blocks, strict=True):
-            x = average_pool(x + block(x), spec.pool)
+        for index, (spec, block) in enumerate(zip(self.layout, self.blocks, strict=True)):
+            x = x + block(x)
+            if str(index) in self.attention:
+                x = x + self.attention[str(index)](x)
+            x = average_pool(x, spec.pool)
             x = fit_channels(x, self.widths[spec.output_resolution])
             features[spec.output_resolution] = x
         return features
@@ -43,6 +51,31 @@ def residual_block(config: ModelConfig, ndim: int, resolution: int) -> Bottlenec
     """Returns the bottleneck that keeps the width of a resolution."""
     width = config.width_at(resolution)
     return bottleneck(config, ndim, resolution, width, width)
+
+
+def residual_scale(config: ModelConfig, blocks: int) -> float:
+    """Returns what the tails of residual branches are scaled by at the start.
+
+    1 / sqrt(blocks) makes the variance of the stream independent of depth (VDVAE).
+    """
+    return 0.0 if config.init == "zero_tail" else blocks**-0.5
+
+
+def attention_at(config: ModelConfig, ndim: int, resolution: int) -> SelfAttention | None:
+    """Returns the self-attention of a block at a resolution, if it has any.
+
+    Raises:
+        UserError: if the heads do not divide its channels.
+    """
+    if resolution not in config.attention:
+        return None
+    width = config.width_at(resolution)
+    if width % config.heads:
+        raise UserError(
+            f"model.heads: {config.heads} heads do not divide the {width} channels at resolution "
+            f"{resolution}"
+        )
+    return SelfAttention(ndim, width, config.heads)
 
 
 def bottleneck(

@@ -9,15 +9,19 @@ from torch import Tensor, nn
 
 from hvae.distributions import Distribution, make_likelihood
 from hvae.errors import UserError
+from hvae.models.condition import Condition, Conditioner, condition_of
 from hvae.models.config import ModelConfig
-from hvae.models.decoder import Decoder, Ladder
+from hvae.models.decoder import Decoder, Guidance, Ladder
 from hvae.models.encoder import Encoder
 from hvae.models.layout import Layout
+from hvae.nn.conv import CONVS
 from hvae.ops.philox import derive_seed, make_rng
 
 # Sampling runs the network on chunks of this many samples, aligned to their global index and
 # padded: convolutions differ in the last bit between batch sizes, and sample i must not.
 CHUNK = 16
+
+_NO_CONDITION = "this model takes no condition; leave cond out"
 
 Latents: TypeAlias = tuple[Tensor, ...]
 
@@ -40,6 +44,9 @@ class Elbo(NamedTuple):
 class HVAE(nn.Module):
     """A hierarchical variational autoencoder over uint8 data (N, C, *S).
 
+    With `condition.kind` set it is also told something about each example, in the forms that
+    `hvae.models.condition` lists; without a condition it is the unconditional model then.
+
     Raises:
         UserError: if size or channels are unset, or the layout does not fit them.
     """
@@ -60,6 +67,10 @@ class HVAE(nn.Module):
         self.likelihood = make_likelihood(config.likelihood, config.channels)
         self.encoder = Encoder(config, layout, config.channels)
         self.decoder = Decoder(config, layout, self.likelihood.num_parameters)
+        if config.init == "lecun":
+            _widen_weights(self)
+        conditional = config.condition.kind != "none"
+        self.condition = Conditioner(config, layout) if conditional else None
         if len(config.size) == 2:
             # Convolutions are up to three times faster so; the ops follow their layout.
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -74,6 +85,27 @@ class HVAE(nn.Module):
         """Device of the parameters."""
         return self.decoder.gain.device
 
+    def condition_of(
+        self,
+        x: Tensor,
+        labels: Tensor | None = None,
+        conditions: Tensor | None = None,
+        *,
+        rng: Tensor,
+    ) -> Tensor | None:
+        """Returns the conditions of examples of a data set; see `hvae.models.condition`.
+
+        Args:
+            x: uint8 (N, C, *S).
+            labels: int64 (N,), what the set says.
+            conditions: (N, ...), what the set stores beside its images.
+            rng: seed and global index of the first example; decides where random masks lie.
+
+        Raises:
+            UserError: if the set does not say what the model wants.
+        """
+        return condition_of(self.config.condition, x, labels=labels, conditions=conditions, rng=rng)
+
     def forward(
         self,
         x: Tensor,
@@ -86,29 +118,30 @@ class HVAE(nn.Module):
 
         Args:
             x: the data.
-            cond: reserved; this model takes no condition.
-            rng: int64 (2,), seed and global index of the first example. Default: (0, 0), so equal
-                calls give equal results.
+            cond: conditions (N, ...), on the device of `x`. None: without.
+            rng: int64 (2,), seed and global index of the first example; decides the noise and, in
+                training mode, whose conditions are dropped. Default: (0, 0), so
+                equal calls give equal results.
             eps: noise (N, Z, *S) of each group instead of the generated one.
 
         Raises:
             UserError: if `x` is not uint8 of the model's shape, `eps` has not one tensor per group,
-                or `cond` is given.
+                or `cond` does not fit the model.
         """
         rng = make_rng(0, 0, x.device) if rng is None else rng
-        ladder = self._posterior(x, rng=rng, eps=eps, cond=cond)
+        ladder = self._posterior(x, rng=rng, eps=eps, cond=cond, drop=self.training)
         nll = -self.likelihood(ladder.params).log_prob(x, rng=rng)
         kl = torch.stack(ladder.kl, 1)
         elbo = -(nll + kl.sum(1))
         return Elbo(nll, kl, elbo, -elbo / (math.log(2) * self.num_dims))
 
-    def log_weights(self, x: Tensor, *, rng: Tensor) -> Tensor:
+    def log_weights(self, x: Tensor, cond: Tensor | None = None, *, rng: Tensor) -> Tensor:
         """Returns ln p(x, z) - ln q(z | x) for one draw z ~ q per row of `x`, nats, float64 (N,).
 
         Their log-mean-exp over draws is the importance-weighted bound (Burda et al.,
         arXiv 1509.00519).
         """
-        ladder = self._posterior(x, rng=rng, log_ratios=True)
+        ladder = self._posterior(x, rng=rng, cond=cond, log_ratios=True)
         log_prob = self.likelihood(ladder.params).log_prob(x, rng=rng).double()
         return log_prob + torch.stack(ladder.log_ratios, 1).sum(1)
 
@@ -119,7 +152,8 @@ class HVAE(nn.Module):
         *,
         temperature: float | Sequence[float] = 1.0,
         output: str = "sample",
-        cond: Tensor | None = None,
+        cond: Condition | None = None,
+        guidance: float | tuple[float, float] = 1.0,
         seed: int = 0,
         first_index: int = 0,
         latents: Sequence[Tensor] | None = None,
@@ -132,20 +166,28 @@ class HVAE(nn.Module):
             n: how many.
             temperature: scale of the latents' standard deviations, for all groups or one each.
             output: "sample" draws from the likelihood, "mean" takes its mean.
-            cond: reserved; this model takes no condition.
+            cond: conditions of the samples, (n, ...) or one for all; classes also by name.
+            guidance: how far priors go from unconditional (0) to conditional (1) or beyond; a pair
+                weighs means and standard deviations apart. Other values than 0 and 1 take twice
+                the time.
             seed: of the latents and the output draw.
             first_index: global index of the first sample.
             latents: a prefix (n, Z, *S) each, coarse to fine, to use instead of drawing.
 
         Raises:
-            UserError: on an unknown `output`, a negative count, or latents of other shapes.
+            UserError: on an unknown `output`, a negative count, latents or conditions of other
+                shapes, or guidance without a condition.
         """
-        self._refuse_condition(cond)
         if output not in ("sample", "mean"):
             raise UserError(f'output: wanted "sample" or "mean", got {output!r}')
         if n < 0 or first_index < 0:
             raise UserError(f"wanted n and first_index of at least 0, got {n} and {first_index}")
         latents = self._check_latents(latents or (), n)
+        rows = self._told(cond, n)
+        weights = self._guidance(guidance, rows)
+        if weights == (0.0, 0.0):
+            rows = None
+        guided = None if weights in ((0.0, 0.0), (1.0, 1.0)) else weights
         seed = derive_seed(seed, "sample")
         temperature = self._temperatures(temperature)
         start = first_index - first_index % CHUNK
@@ -153,19 +195,31 @@ class HVAE(nn.Module):
         for base in range(start, first_index + n, CHUNK):
             rng = make_rng(seed, base, self.device)
             given = [_rows(z, base - first_index) for z in latents]
-            ladder = self.decoder(CHUNK, rng, latents=given, temperature=temperature)
+            told = None if rows is None else _rows(rows, base - first_index)
+            maps = self._maps(told, CHUNK)
+            if guided is not None:
+                maps = _beside(maps, self._maps(None, CHUNK))
+                given = [torch.cat([z, z]) for z in given]
+            ladder = self.decoder(
+                CHUNK if guided is None else 2 * CHUNK,
+                rng,
+                latents=given,
+                temperature=temperature,
+                cond=maps,
+                guidance=guided,
+            )
             images = self.likelihood(ladder.params)
             chunks.append(images.mean_image() if output == "mean" else images.sample(rng))
         return torch.cat(chunks)[first_index - start :][:n]
 
     def encode(
-        self, x: Tensor, cond: Tensor | None = None, *, mode: str = "sample", seed: int = 0
+        self, x: Tensor, cond: Condition | None = None, *, mode: str = "sample", seed: int = 0
     ) -> Latents:
         """Returns posterior latents of uint8 data, (N, Z, *S) per group, coarse to fine.
 
         Args:
             x: (N, C, *S) uint8.
-            cond: reserved; this model takes no condition.
+            cond: conditions of the data, (N, ...) or one for all; classes also by name.
             mode: "sample", or "mean" for the mean of each group given the means above it.
             seed: of the noise.
 
@@ -179,12 +233,13 @@ class HVAE(nn.Module):
             like = self.decoder.gain
             eps = [like.new_zeros(len(x), *shape) for shape in self.latent_shapes]
         rng = make_rng(derive_seed(seed, "encode"), 0, self.device)
-        return tuple(self._posterior(x, rng=rng, eps=eps, cond=cond).latents)
+        rows = self._told(cond, len(x))
+        return tuple(self._posterior(x, rng=rng, eps=eps, cond=rows).latents)
 
     def decode(
         self,
         latents: Sequence[Tensor],
-        cond: Tensor | None = None,
+        cond: Condition | None = None,
         *,
         temperature: float | Sequence[float] = 0.0,
         seed: int = 0,
@@ -193,20 +248,21 @@ class HVAE(nn.Module):
 
         Args:
             latents: (N, Z, *S) per group, coarse to fine; at least one.
-            cond: reserved; this model takes no condition.
+            cond: conditions of the data, (N, ...) or one for all; classes also by name.
             temperature: of the groups that are missing, which come from the prior.
             seed: of their noise.
 
         Raises:
             UserError: if there are no latents, too many, or their shapes do not fit.
         """
-        self._refuse_condition(cond)
         if not latents:
             raise UserError("decode wants at least one latent; use sample() to draw all of them")
         latents = self._check_latents(latents, len(latents[0]))
         rng = make_rng(derive_seed(seed, "decode"), 0, self.device)
         temperature = self._temperatures(temperature)
-        ladder = self.decoder(len(latents[0]), rng, latents=latents, temperature=temperature)
+        n = len(latents[0])
+        maps = self._maps(self._told(cond, n), n)
+        ladder = self.decoder(n, rng, latents=latents, temperature=temperature, cond=maps)
         return self.likelihood(ladder.params)
 
     @property
@@ -225,8 +281,8 @@ class HVAE(nn.Module):
         eps: Sequence[Tensor] | None = None,
         cond: Tensor | None = None,
         log_ratios: bool = False,
+        drop: bool = False,
     ) -> Ladder:
-        self._refuse_condition(cond)
         if x.dtype != torch.uint8 or tuple(x.shape[1:]) != self.shape:
             raise UserError(
                 f"wanted uint8 data of shape (N, {', '.join(map(str, self.shape))}), "
@@ -237,9 +293,42 @@ class HVAE(nn.Module):
         scaled = self.likelihood.network_input(x).to(self.decoder.gain.dtype)
         features = self.encoder(scaled)
         ladder: Ladder = self.decoder(
-            len(x), rng, features=features, eps=eps, log_ratios=log_ratios
+            len(x),
+            rng,
+            features=features,
+            eps=eps,
+            log_ratios=log_ratios,
+            cond=self._maps(cond, len(x), rng if drop else None),
         )
         return ladder
+
+    def _told(self, cond: Condition | None, n: int) -> Tensor | None:
+        """A condition in any of its forms as n rows on the model's device."""
+        if cond is None:
+            return None
+        if self.condition is None:
+            raise UserError(_NO_CONDITION)
+        return self.condition.rows(cond, n, self.device)
+
+    def _maps(
+        self, cond: Tensor | None, n: int, drop: Tensor | None = None
+    ) -> dict[int, Tensor] | None:
+        """The embedded conditions of n examples by resolution; None for an unconditional model."""
+        if self.condition is None:
+            if cond is not None:
+                raise UserError(_NO_CONDITION)
+            return None
+        maps: dict[int, Tensor] = self.condition(cond, n, drop)
+        return maps
+
+    def _guidance(self, guidance: float | tuple[float, float], rows: Tensor | None) -> Guidance:
+        pair = (guidance, guidance) if isinstance(guidance, int | float) else guidance
+        weights = Guidance(*(float(w) for w in pair))
+        if not all(math.isfinite(w) and w >= 0 for w in weights):
+            raise UserError(f"guidance: wanted weights of at least 0, got {guidance}")
+        if weights != (1.0, 1.0) and rows is None:
+            raise UserError("guidance needs a condition to go toward; give cond")
+        return weights
 
     def _temperatures(self, temperature: float | Sequence[float]) -> list[float]:
         if isinstance(temperature, (int, float)):
@@ -261,11 +350,6 @@ class HVAE(nn.Module):
                 )
         return list(latents)
 
-    @staticmethod
-    def _refuse_condition(cond: Tensor | None) -> None:
-        if cond is not None:
-            raise UserError("this model takes no condition; leave cond out")
-
 
 def _rows(z: Tensor, start: int) -> Tensor:
     """Returns rows `start` to `start + CHUNK` of z; rows it does not have are zero."""
@@ -273,3 +357,18 @@ def _rows(z: Tensor, start: int) -> Tensor:
     low, high = max(0, start), min(len(z), start + CHUNK)
     rows[low - start : high - start] = z[low:high]
     return rows
+
+
+def _beside(maps: dict[int, Tensor] | None, nulls: dict[int, Tensor] | None) -> dict[int, Tensor]:
+    """Embedded conditions followed by those of as many examples without one."""
+    assert maps is not None
+    assert nulls is not None
+    return {r: torch.cat([m, nulls[r].expand(-1, -1, *m.shape[2:])]) for r, m in maps.items()}
+
+
+@torch.no_grad()
+def _widen_weights(model: nn.Module) -> None:
+    """Brings torch's default weights, of variance 1 / (3 fan-in), to variance 1 / fan-in."""
+    for module in model.modules():
+        if isinstance(module, CONVS):
+            module.weight.mul_(3**0.5)

@@ -72,6 +72,11 @@ class Layout:
         encoder = _parse_encoder(config.encoder, finest_shape)
         features = {min(finest_shape)} | {block.output_resolution for block in encoder}
         decoder = _parse_decoder(config.decoder, features, min(finest_shape))
+        if unknown := sorted(set(config.attention) - features):
+            raise UserError(
+                f"model.attention: no level has resolution {unknown[0]}; the levels are "
+                f"{', '.join(map(str, sorted(features)))}"
+            )
         return cls(encoder, decoder, finest_shape)
 
     @property

@@ -28,6 +28,8 @@ _PARTS = {
 # The published order of the parts.
 _ORDER = ("encoder.in_conv", "encoder.enc_blocks", "decoder.gain", "decoder.bias",
           "decoder.dec_blocks", "decoder.bias_xs", "decoder.out_net")  # fmt: skip
+# Keys whose values the published models share.
+_FAMILY = ("activation", "std", "std_max", "patch", "attention", "posterior", "top_prior")
 _BLOCK = re.compile(r"(encoder\.enc|decoder\.dec)_blocks\.(\d+)\.(.+)")
 
 
@@ -221,7 +223,7 @@ def _require_family(config: ModelConfig) -> None:
     family = ModelConfig(preset="vdvae", encoder="1", decoder="1")
     problems = [
         f"model.{key} is {getattr(config, key)}, not {getattr(family, key)}"
-        for key in ("activation", "std", "patch")
+        for key in _FAMILY
         if getattr(config, key) != getattr(family, key)
     ]
     likelihood = config.likelihood
@@ -231,6 +233,8 @@ def _require_family(config: ModelConfig) -> None:
         problems.append(f"model.channels is {config.channels}, not 1 or 3")
     if config.channels != 1 and not likelihood.coupled:
         problems.append("model.likelihood.coupled is False, not True")
+    if config.condition.kind != "none":
+        problems.append(f"model.condition.kind is {config.condition.kind}, not none")
     if config.size is None or len(config.size) != 2 or config.size[0] != config.size[1]:
         problems.append(f"model.size is {config.size}, not a square")
     if problems:

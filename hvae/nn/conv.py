@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 Conv: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVS: dict[int, type[Conv]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _FUNCTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -27,6 +28,17 @@ def conv(ndim: int, in_channels: int, out_channels: int, kernel: int = 1) -> Con
     layer = _CONVS[ndim](in_channels, out_channels, kernel, padding=kernel // 2)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
+    return layer
+
+
+def zero_conv(ndim: int, in_channels: int, out_channels: int) -> Conv:
+    """Returns a 1x1 convolution that starts at zero.
+
+    It leaves the global generator alone, so that the weights beside it start as they would without.
+    """
+    with torch.random.fork_rng(devices=[]):
+        layer = conv(ndim, in_channels, out_channels)
+    nn.init.zeros_(layer.weight)
     return layer
 
 

@@ -1,6 +1,6 @@
 """What the latents of a model do while it scores images: which are used, and for how much.
 
-Looked at by hooks, so that scoring itself is the same with and without them.
+The ladder's blocks show what they draw, so that scoring itself is the same with and without.
 """
 
 import math
@@ -68,41 +68,13 @@ class LatentStatistics:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Takes in the images that go through `model(x)` inside this context."""
-        armed = False
-        handles = []
-
-        def arm(*_: Any) -> None:
-            nonlocal armed
-            armed = True
-
-        def disarm(*_: Any) -> None:
-            nonlocal armed
-            armed = False
-            for group in self.groups:
-                group.take_in()
-
-        # Only `model(x)` itself: `log_weights` draws from the same modules.
-        handles.append(self.model.register_forward_pre_hook(arm))
-        handles.append(self.model.register_forward_hook(disarm))
         for block, group in zip(self.blocks, self.groups, strict=True):
-
-            def keep_q(_: Any, __: Any, output: Tensor, group: _Group = group) -> None:
-                group.q = output if armed else None
-
-            def keep_p(_: Any, __: Any, output: Tensor, group: _Group = group) -> None:
-                group.p = output if armed else None
-
-            def keep_z(_: Any, inputs: tuple[Tensor], group: _Group = group) -> None:
-                group.z = inputs[0] if armed else None
-
-            handles.append(block.posterior.c4.register_forward_hook(keep_q))
-            handles.append(block.prior.c4.register_forward_hook(keep_p))
-            handles.append(block.z_proj.register_forward_pre_hook(keep_z))
+            block.watcher = group.take_in
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            for block in self.blocks:
+                block.watcher = None
 
     def row(self) -> dict[str, Any]:
         """Returns the statistics as JSON values."""
@@ -117,23 +89,18 @@ class _Group:
 
     def __init__(self, block: DecoderBlock) -> None:
         self.block = block
-        self.q: Tensor | None = None
-        self.p: Tensor | None = None
-        self.z: Tensor | None = None
         self.images = self.units = 0
         self.means, self.shifts = _Moments(), _Moments()
         self.shares = torch.zeros(3, dtype=torch.float64)
         self.batch = self.compared = 0
         self.information = 0.0
 
-    def take_in(self) -> None:
-        assert self.q is not None
-        assert self.p is not None
-        assert self.z is not None
-        block = self.block
-        mean_q, raw_q = parameters_of(self.q, block.z_channels)
-        mean_p, raw_p = parameters_of(self.p, block.z_channels)
-        code, floor = std_code(block.std), 0.0 if block.std == "log" else block.std_floor
+    def take_in(self, q: Tensor, p: Tensor, z: Tensor) -> None:
+        """Adds a batch: posterior and prior as the op reads them, and the draw."""
+        form, z_channels = self.block.form, self.block.z_channels
+        mean_q, raw_q = parameters_of(q, z_channels)
+        mean_p, raw_p = parameters_of(p, z_channels)
+        code, floor = std_code(form.std), 0.0 if form.std == "log" else form.floor
         std_q, std_p = std_of(raw_q, code, floor), std_of(raw_p, code, floor)
         shift = (mean_q - mean_p) / std_p
         self.images += len(mean_q)
@@ -143,8 +110,7 @@ class _Group:
         large = torch.stack((raw_q > LARGE_RAW_STD, raw_p > LARGE_RAW_STD)).double().mean()
         low = [(std < 2 * floor).double().mean() for std in (std_q, std_p)]
         self.shares += len(mean_q) * torch.stack((*low, large)).cpu()
-        self._compare((self.z - mean_p) / std_p, shift, std_q / std_p)
-        self.q = self.p = self.z = None
+        self._compare((z - mean_p) / std_p, shift, std_q / std_p)
 
     def _compare(self, z: Tensor, mean: Tensor, std: Tensor) -> None:
         """Adds the draws' log-density under their own posterior over that under all of a batch."""

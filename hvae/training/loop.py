@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from hvae import checkpoint
-from hvae.data import ImageSource, Loader, open_source
+from hvae.data import ImageSource, Loader, complete_condition, open_source
 from hvae.errors import TrainingError, UserError
 from hvae.metrics.likelihood import LikelihoodResult
 from hvae.models import HVAE
-from hvae.ops.philox import derive_seed
+from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.config import Config
 from hvae.training.diagnostics import collapse_warning
 from hvae.training.evaluation import evaluate
@@ -78,6 +78,7 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train, test = open_source(config.data, "train"), open_source(config.data, "test")
     config = complete(config, train)
+    complete_condition(config.model.condition, test)  # a check: both splits tell the same
     model = build_model(config, device)
     folder = RunFolder(config)
     with folder.locked(), stop_on_signal() as stop:
@@ -85,13 +86,13 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
 
 
 def complete(config: Config, source: ImageSource) -> Config:
-    """Returns the configuration with the model's size and channels taken from the data.
+    """Returns the configuration with size, channels and classes of the model taken from the data.
 
     Raises:
         UserError: if it names others.
     """
     channels, *sides = source.shape
-    found = {"size": tuple(sides), "channels": channels}
+    found: dict[str, Any] = {"size": tuple(sides), "channels": channels}
     for key, value in found.items():
         asked = getattr(config.model, key)
         if asked not in (None, value):
@@ -99,6 +100,7 @@ def complete(config: Config, source: ImageSource) -> Config:
                 f"model.{key} is {asked}, but that of {config.data.source} is {value}; leave "
                 f"model.{key} out, or set data.{key}"
             )
+    found["condition"] = complete_condition(config.model.condition, source)
     return config.model_copy(update={"model": config.model.model_copy(update=found)})
 
 
@@ -149,8 +151,8 @@ class _Run:
 
     def _train(self, stop: StopRequest, progress: TrainingProgress) -> bool:
         """Goes on to the end of the run; returns whether a signal stopped it before."""
-        for x in self._batches():
-            self._step(x, progress)
+        for batch in self._batches():
+            self._step(batch, progress)
             if stop.requested:
                 self.result = None  # an evaluation on the way is not the run's score
                 self._checkpoint(good=False)
@@ -158,8 +160,11 @@ class _Run:
         self._finish(progress)
         return False
 
-    def _batches(self) -> Iterator[Tensor]:
-        """Yields the batches that are left; the last one is cut to the length of the run."""
+    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yields the images that are left, and their conditions for a model that takes any.
+
+        The last batch is cut to the length of the run.
+        """
         data, total = self.config.data, self.config.train.images
         loader = Loader(
             self.train,
@@ -168,20 +173,24 @@ class _Run:
             flip=data.flip,
             workers=data.workers,
         )
-        device = self.stepper.model.device
+        model = self.stepper.model
+        seed = derive_seed(self.config.seed, "condition")
         for batch in loader.batches(self.stepper.images):
             left = total - batch.position
             if left <= 0:
                 return
-            yield batch.images[:left].to(device, non_blocking=True)
+            x = batch.images.to(model.device, non_blocking=True)
+            rng = make_rng(seed, batch.position, model.device)
+            cond = model.condition_of(x, batch.labels, batch.conditions, rng=rng)
+            yield (x[:left],) if cond is None else (x[:left], cond[:left])
 
-    def _step(self, x: Tensor, progress: TrainingProgress) -> None:
+    def _step(self, batch: tuple[Tensor, ...], progress: TrainingProgress) -> None:
         began = time.monotonic()
         before = self.stepper.images
         try:
-            report = self.stepper.step(x)
+            report = self.stepper.step(*batch)
         except Diverged as reason:
-            reason.place = self.stepper.locate(x)
+            reason.place = self.stepper.locate(*batch)
             raise
         self.meter.add(skipped=float(report.skipped), seconds=time.monotonic() - began)
         if math.isfinite(report.grad_norm):  # one bad step must not blank a whole row
@@ -201,7 +210,7 @@ class _Run:
 
         progress.update(now)
         if due(every.log_every):
-            progress.report(now, self._log_train(report, len(x)))
+            progress.report(now, self._log_train(report, len(batch[0])))
         if now >= every.images:
             return  # the end has its own evaluation, sheets and checkpoint
         if due(every.eval_every):

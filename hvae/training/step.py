@@ -62,8 +62,8 @@ class Stepper:
         self.steps = 0
         self.images = 0
 
-    def step(self, x: Tensor) -> StepReport:
-        """Takes one step on uint8 data (N, C, *S).
+    def step(self, x: Tensor, cond: Tensor | None = None) -> StepReport:
+        """Takes one step on uint8 data (N, C, *S), and its conditions if the model takes any.
 
         Raises:
             Diverged: after too many non-finite steps in a row, or too many worse than noise.
@@ -74,7 +74,7 @@ class Stepper:
         lr = learning_rate(self.images, self.config) * self.guard.lr_scale
         beta, free_bits = self._objective_weights()
         spectral = None if self.spectral is None else self.spectral()
-        elbo, loss = self._losses(self.forward, x, first, spectral)
+        elbo, loss = self._losses(self.forward, _batch(x, cond), first, spectral)
         loss.backward()
         value = loss.item()
         grad_norm, clip_norm, skipped = self._update(lr, value)
@@ -92,23 +92,24 @@ class Stepper:
             skipped=skipped,
         )
 
-    def locate(self, x: Tensor) -> Place:
+    def locate(self, x: Tensor, cond: Tensor | None = None) -> Place:
         """Returns where the batch of the last step goes wrong.
 
         Runs it again with the same noise, without torch.compile; only the gradients are lost.
         """
-        first = self.images - len(x)
-        return locate(self.model, lambda: self._losses(self.model, x, first, None))
+        first, batch = self.images - len(x), _batch(x, cond)
+        return locate(self.model, lambda: self._losses(self.model, batch, first, None))
 
     def _losses(
-        self, forward: Any, x: Tensor, first: int, spectral: Tensor | None
+        self, forward: Any, batch: tuple[Tensor, ...], first: int, spectral: Tensor | None
     ) -> tuple[Elbo, Tensor]:
         """ELBO and objective of the examples from place `first` of the run's order on."""
+        x = batch[0]
         beta, free_bits = self._objective_weights()
         rng = make_rng(self.noise_seed, first, x.device)
         dims, kl_share = self.model.num_dims, self.config.objective.kl_share
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            elbo: Elbo = forward(x, rng=rng)
+            elbo: Elbo = forward(*batch, rng=rng)
             loss = objective(elbo, dims, beta=beta, free_bits=free_bits, kl_share=kl_share)
         if spectral is not None:
             loss = loss + spectral * (self.config.objective.spectral / dims)
@@ -186,6 +187,11 @@ class Stepper:
         self.optimizer.zero_grad()  # of a step that did not end
         self.guard.load_state_dict(state["guard"])
         self.steps, self.images = state["step"], state["images"]
+
+
+def _batch(x: Tensor, cond: Tensor | None) -> tuple[Tensor, ...]:
+    """What the model is called with."""
+    return (x,) if cond is None else (x, cond)
 
 
 def spectral_weights(model: HVAE, layers: str) -> dict[str, nn.Parameter]:

@@ -59,6 +59,17 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def conditional_run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run that is told the class of each image."""
+    runs = tmp_path_factory.mktemp("conditional")
+    settings = ("data.source=fashion-mini", "train.lr=2e-2", "train.ema=0", "name=classes")
+    images = ("train.images=500", "train.warmup_images=0", "model.condition.kind=class")
+    result = call("train", config, f"runs_dir={runs}", *settings, *images)
+    assert result.exit_code == 0, result.stderr
+    return runs / "classes"
+
+
 def stack(source: ImageSource, count: int) -> NDArray[np.uint8]:
     return np.stack([source[i].numpy() for i in range(count)])
 

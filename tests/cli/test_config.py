@@ -34,7 +34,8 @@ def test_the_schema_is_json(cli: Cli) -> None:
 def test_shipped_configurations_are_listed(cli: Cli) -> None:
     lines = cli("config", "--list").stdout.splitlines()
     names = [line.split()[0] for line in lines]
-    assert [n for n in names if "/" not in n] == ["emoji_32", "fashion_mini", "fashion_mnist"]
+    own = ["emoji_32", "fashion_mini", "fashion_mnist", "fashion_mnist_conditional"]
+    assert [n for n in names if "/" not in n] == own
     assert "vdvae/cifar10" in names
     assert all(len(line.split()) > 1 for line in lines)
 

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from hvae import checkpoint
+from hvae.models import HVAE, ModelConfig
 from tests.cli.conftest import Cli
 
 
@@ -171,3 +174,130 @@ def test_a_file_that_cannot_be_written_is_named(cli: Cli, run: Path, tmp_path: P
     result = cli("sample", run, "-n", "1", "-o", tmp_path / "file" / "x.png")
     assert result.exit_code == 2
     assert "cannot write" in result.stderr
+
+
+def test_a_class_is_asked_for_by_name(cli: Cli, conditional_run: Path, tmp_path: Path) -> None:
+    options = ("-n", "3", "--seed", "2")
+    boots = array(cli, conditional_run, tmp_path / "a.npy", "--cond", "class=ankle-boot", *options)
+    number = array(cli, conditional_run, tmp_path / "b.npy", "--cond", "class=9", *options)
+    plain = array(cli, conditional_run, tmp_path / "c.npy", *options)
+    assert np.array_equal(boots, number)
+    assert not np.array_equal(boots, plain)
+    for guidance, expected in (("1", boots), ("0", plain)):
+        found = array(
+            cli, conditional_run, tmp_path / "d.npy", "--cond", "class=ankle-boot", *options,
+            "--guidance", guidance,
+        )  # fmt: skip
+        assert np.array_equal(found, expected)
+    for option in (["--guidance", "2"], ["--guidance-std", "2"]):
+        found = array(
+            cli, conditional_run, tmp_path / "e.npy", "--cond", "class=9", *options, *option
+        )
+        assert not np.array_equal(found, boots)
+
+
+def test_a_sheet_of_all_classes_has_a_column_each(
+    cli: Cli, conditional_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "classes.png"
+    result = cli(
+        "sample", conditional_run, "-n", "20", "-o", out, "--cond", "class=all", "--json",
+        "--guidance", "1.5", "--guidance-std", "1",
+    )  # fmt: skip
+    record = json.loads(result.stdout)
+    assert (record["cond"], record["guidance"]) == ("class=all", [1.5, 1.0])
+    with Image.open(out) as sheet:
+        assert sheet.size == (10 * 30 - 2, 2 * 30 - 2)
+    everything = array(
+        cli, conditional_run, tmp_path / "all.npy", "-n", "20", "--cond", "class=all"
+    )
+    one = array(
+        cli, conditional_run, tmp_path / "one.npy", "-n", "1", "--cond", "class=sandal",
+        "--first-index", "15",
+    )  # fmt: skip
+    assert np.array_equal(everything[15:16], one)
+
+
+def test_samples_may_take_the_conditions_of_the_data(
+    cli: Cli, conditional_run: Path, tmp_path: Path
+) -> None:
+    test = array(cli, conditional_run, tmp_path / "a.npy", "-n", "2", "--cond", "data=test")
+    for index, name in enumerate(("ankle-boot", "pullover")):  # the first two test images
+        one = array(
+            cli, conditional_run, tmp_path / "b.npy", "-n", "1", "--cond", f"class={name}",
+            "--first-index", str(index),
+        )  # fmt: skip
+        assert np.array_equal(test[index : index + 1], one)
+
+
+def test_a_conditional_model_is_scored_and_shown_under_its_conditions(
+    cli: Cli, conditional_run: Path, tmp_path: Path
+) -> None:
+    record = json.loads(cli("eval", conditional_run, "--images", "50", "--json").stdout)
+    assert record["condition"] == "class"
+    assert record["protocol"].endswith("; given the class of each image, as the data has it")
+    out = tmp_path / "pairs.png"
+    assert cli("reconstruct", conditional_run, "-n", "4", "-o", out).exit_code == 0
+    refused = cli("eval", conditional_run, "--data", "emoji-32")
+    assert refused.exit_code == 2
+    assert "emoji-32 (test) has no labels" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cond", "class=ankel-boot"], "no class ankel-boot; did you mean ankle-boot?"),
+        (["--cond", "ankle-boot"], "--cond: wanted class=... or data=test, got ankle-boot"),
+        (["--cond", "vector=1"], "--cond: wanted class=... or data=test, got vector=1"),
+        (["--cond", "data=all"], "--cond: wanted data=train or data=test, got data=all"),
+        (["--guidance", "2"], "guidance needs a condition to go toward; give cond"),
+    ],
+)
+def test_conditions_that_are_not_understood_take_one_line(
+    cli: Cli, conditional_run: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    result = cli("sample", conditional_run, "-o", tmp_path / "x.png", *options)
+    assert (result.exit_code, result.stderr) == (2, f"hvae: {message}\n")
+
+
+def test_a_model_without_a_condition_says_so(cli: Cli, run: Path, tmp_path: Path) -> None:
+    result = cli("sample", run, "-o", tmp_path / "x.png", "--cond", "class=bag")
+    assert result.exit_code == 2
+    assert "--cond: this model takes no condition; it was trained without" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["vector", "image"])
+def test_vectors_and_images_are_given_by_value_and_by_file(
+    cli: Cli, tmp_path: Path, kind: str
+) -> None:
+    shape = (2,) if kind == "vector" else (1, 4, 4)
+    settings = {
+        "size": (8, 8), "channels": 1, "encoder": "8x1", "decoder": "8x1", "width": 8,
+        "condition": {"kind": kind, "shape": shape},
+    }  # fmt: skip
+    model = HVAE(ModelConfig.model_validate(settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    picture, values = tmp_path / "picture.png", tmp_path / "values.npy"
+    Image.new("RGB", (12, 12), (200, 200, 200)).save(picture)
+    grey = np.full((1, 4, 4), 200, np.uint8)
+    np.save(values, grey)
+    cond = torch.tensor([0.5, -1.0]) if kind == "vector" else torch.from_numpy(grey)
+    wanted = model.eval().sample(3, cond=cond).numpy()
+    texts = ["vector=0.5,-1"] if kind == "vector" else [f"image={picture}", f"image={values}"]
+    for text in texts:
+        found = array(
+            cli, tmp_path / "model.safetensors", tmp_path / "o.npy", "-n", "3", "--cond", text
+        )
+        assert np.array_equal(found, wanted)
+    wrong = "vector=1,2,3" if kind == "vector" else f"image={tmp_path / 'none.npy'}"
+    refused = cli(
+        "sample", tmp_path / "model.safetensors", "-o", tmp_path / "x.png", "--cond", wrong
+    )
+    assert refused.exit_code == 2
+    assert refused.stderr.count("\n") == 1
+    assert "--cond: " in refused.stderr
