@@ -102,7 +102,7 @@ def check_draw(
     """Raise TypeError or ValueError unless the arguments of a draw of `shape` fit `owner`."""
     check_noise(rng, stream)
     check_device("rng", rng, like, owner)
-    if not (math.isfinite(floor) and floor >= 0):
+    if not 0 <= floor < math.inf:  # math.isfinite breaks the graph where floor is traced
         raise ValueError(f"floor must be finite and >= 0, got {floor}")
     if eps is None:
         return

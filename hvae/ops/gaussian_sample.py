@@ -65,7 +65,7 @@ def gaussian_sample(
             f"z_channels must be in 1..{p.shape[1] // 2}, half the {p.shape[1]} channels of p or "
             f"less, got {z_channels}"
         )
-    if not (math.isfinite(temperature) and temperature >= 0):
+    if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be finite and >= 0, got {temperature}")
     check_draw(eps, rng, stream, floor, (p.shape[0], z_channels, *p.shape[2:]), "p", p)
     op = _sample if reference_forced() else torch.ops.hvae.gaussian_sample
