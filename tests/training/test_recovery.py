@@ -315,26 +315,35 @@ def test_a_final_score_that_is_not_finite_is_a_failure(tiny, tmp_path, monkeypat
     ]
 
 
+# Which of them ends the run first, rounding decides: the two sets of kernels differ.
+DIVERGENCES = (
+    "10 steps in a row had an objective or a gradient that is not finite",
+    "20 steps in a row had an objective above 8 bits/dim",
+)
 HUNDREDFOLD = ("train.lr=1.0", "train.guard.max_above_uniform=20", "train.images=158")
 
 
 def test_a_learning_rate_a_hundred_times_too_high_is_halved_until_the_run_learns(tiny, tmp_path):
-    """Every number stays finite, and the objective above that of noise."""
     result = fit(tiny(*HUNDREDFOLD, "train.guard.max_rollbacks=9"))
     alarms = rows(tmp_path / "tiny", "alarm")
     assert len(alarms) == result.rollbacks > 0
-    assert all(math.isfinite(row["nll"]) for row in rows(tmp_path / "tiny", "train"))
+    assert all(alarm["reason"].startswith(DIVERGENCES) for alarm in alarms)
+    assert math.isfinite(result.bits_per_dim)
     assert_all_finite(tmp_path / "tiny")
 
 
 def test_a_learning_rate_a_hundred_times_too_high_ends_a_run_that_may_not_go_back(tiny, tmp_path):
     with pytest.raises(TrainingError) as caught:
         fit(tiny(*HUNDREDFOLD, "train.guard.max_rollbacks=0"))
-    assert "20 steps in a row had an objective above 8 bits/dim" in str(caught.value)
-    assert "all numbers are finite in a re-run, the largest term is" in str(caught.value)
     (alarm,) = rows(tmp_path / "tiny", "alarm")
-    assert (alarm["event"], alarm["step"]) == ("stopped", 22)
-    assert alarm["module"] in ("likelihood", "decoder.blocks.0", "decoder.blocks.1")
+    assert alarm["event"] == "stopped"
+    assert alarm["reason"].startswith(DIVERGENCES)
+    assert 10 < alarm["step"] <= 30
+    assert alarm["module"]
+    said = str(caught.value)
+    assert f"diverged for good at step {alarm['step']} " in said
+    assert alarm["reason"] in said
+    assert alarm["found"] in said
 
 
 @pytest.mark.parametrize("stop_after", [[7], [9], [13, 14, 15], [17], [18], [22]])
