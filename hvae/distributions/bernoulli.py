@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hvae.distributions.pixels import OUTPUT_STREAM, PixelImages, PixelLikelihood, sum_image
+from hvae.distributions.pixels import PixelImages, PixelLikelihood, sum_image
+from hvae.ops.philox import OUTPUT_STREAM
 
 
 class Bernoulli(PixelLikelihood):

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from hvae.distributions.levels import position, to_grey, to_image
-from hvae.distributions.pixels import OUTPUT_STREAM, PixelImages, PixelLikelihood, sum_image
+from hvae.distributions.pixels import PixelImages, PixelLikelihood, sum_image
+from hvae.ops.philox import OUTPUT_STREAM
 
 
 class Categorical(PixelLikelihood):

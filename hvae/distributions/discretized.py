@@ -7,7 +7,8 @@ from torch import Tensor
 
 from hvae.distributions.levels import nearest_level, to_grey, to_image
 from hvae.distributions.log_mass import logistic_log_mass, normal_log_mass, soft_log_scale
-from hvae.distributions.pixels import OUTPUT_STREAM, PixelImages, PixelLikelihood, sum_image
+from hvae.distributions.pixels import PixelImages, PixelLikelihood, sum_image
+from hvae.ops.philox import OUTPUT_STREAM
 
 
 class LocationScale(PixelLikelihood):

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from hvae.distributions.discretized import LocationScale, LocationScaleImages
 from hvae.distributions.levels import position, to_grey
-from hvae.distributions.pixels import DEQUANTISATION_STREAM, sum_image
+from hvae.distributions.pixels import sum_image
+from hvae.ops.philox import DEQUANTISATION_STREAM
 
 
 class Gaussian(LocationScale):

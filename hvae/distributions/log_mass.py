@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hvae.ops.logistic_mixture import LOG_SCALE_FLOOR
+
 # Scales are bounded in the logarithm, because exp() is not. At 8 bits the floor is an eighth of a
 # bin, and at the ceiling a level between the ends has a mass of about 1e-11.
-LOG_SCALE_FLOOR = -7.0
 LOG_SCALE_CEILING = 20.0
 
 

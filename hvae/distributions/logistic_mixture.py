@@ -9,8 +9,9 @@ from hvae.distributions import general_mixture
 from hvae.distributions.compat_mixture import compat_nll, compat_sample
 from hvae.distributions.general_mixture import MixtureParameters, num_coefficients
 from hvae.distributions.levels import to_grey, to_image
-from hvae.distributions.pixels import OUTPUT_STREAM, PixelImages, PixelLikelihood, sum_image
+from hvae.distributions.pixels import PixelImages, PixelLikelihood, sum_image
 from hvae.errors import UserError
+from hvae.ops.philox import OUTPUT_STREAM
 
 
 class LogisticMixture(PixelLikelihood):

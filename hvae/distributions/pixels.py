@@ -14,11 +14,7 @@ from hvae.distributions.base import Distribution
 from hvae.distributions.levels import to_levels
 from hvae.errors import UserError
 from hvae.ops.common import arithmetic_dtype
-from hvae.ops.philox import make_rng, philox_normal, philox_uniform
-
-# Philox streams of output draws and of dequantisation: beyond every latent group's.
-OUTPUT_STREAM = 2**31 - 1
-DEQUANTISATION_STREAM = 2**31 - 2
+from hvae.ops.philox import OUTPUT_STREAM, make_rng, philox_normal, philox_uniform
 
 
 class PixelLikelihood(ABC):

@@ -23,14 +23,10 @@ from hvae.models.config import ConditionConfig, ModelConfig
 from hvae.models.layout import Layout
 from hvae.nn.conditioning import ClassEmbedding, ImagePyramid, VectorEmbedding
 from hvae.nn.resample import average_pool
-from hvae.ops.philox import philox_uniform
+from hvae.ops.philox import DROP_STREAM, MASK_STREAM, philox_uniform
 
 # What callers may write: a tensor of rows or one row for all, or classes by name or label.
 Condition: TypeAlias = Tensor | str | int | Sequence[str | int]
-
-# Philox streams beyond every latent group's; 2^31 - 1 is the likelihood's.
-_DROP_STREAM = 2**31 - 2
-_MASK_STREAM = 2**31 - 3
 
 _SHOWN = 12  # class names listed in a message
 
@@ -187,7 +183,7 @@ class Conditioner(nn.Module):
         """Which examples go without their condition, bool (N, 1...); None: surely none."""
         absent = cond < 0 if self.config.kind == "class" else None
         if drop is not None:
-            chance = philox_uniform(drop, _DROP_STREAM, 1, len(cond))[:, 0, 0]
+            chance = philox_uniform(drop, DROP_STREAM, 1, len(cond))[:, 0, 0]
             dropped = chance < self.config.dropout
             absent = dropped if absent is None else absent | dropped
         if absent is None or self.null is None:
@@ -263,7 +259,7 @@ def random_mask(x: Tensor, rng: Tensor) -> Tensor:
 
     Size and place of example i are a function of the seed and i alone.
     """
-    chance = philox_uniform(rng, _MASK_STREAM, x.ndim - 2, len(x))  # (N, axes, 4)
+    chance = philox_uniform(rng, MASK_STREAM, x.ndim - 2, len(x))  # (N, axes, 4)
     hidden = torch.ones(len(x), 1, *x.shape[2:], dtype=torch.bool, device=x.device)
     for axis, side in enumerate(x.shape[2:]):
         length = (side * (0.25 + 0.5 * chance[:, axis, 0])).round().clamp(min=1)

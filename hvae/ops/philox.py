@@ -26,6 +26,10 @@ from torch import Tensor
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
+# Streams beyond every latent group's, which count from 0. Side by side: two purposes that draw
+# under one seed and one stream would meet the same noise.
+OUTPUT_STREAM, DEQUANTISATION_STREAM, DROP_STREAM, MASK_STREAM = (2**31 - n for n in range(1, 5))
+
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)

@@ -61,7 +61,6 @@ class LatentStatistics:
     """
 
     def __init__(self, model: HVAE) -> None:
-        self.model = model
         self.blocks = [cast(DecoderBlock, block) for block in model.decoder.blocks]
         self.groups = [_Group(block) for block in self.blocks]
 

@@ -76,8 +76,7 @@ class Stepper:
         spectral = None if self.spectral is None else self.spectral()
         elbo, loss = self._losses(self.forward, _batch(x, cond), first, spectral)
         loss.backward()
-        value = loss.item()
-        grad_norm, clip_norm, skipped = self._update(lr, value)
+        value, grad_norm, clip_norm, skipped = self._update(lr, loss.detach())
         self.guard.watch(value / math.log(2), warm=self.images > self.config.warmup_images)
         return StepReport(
             objective=loss.detach(),
@@ -131,11 +130,13 @@ class Stepper:
             ramp = linear_ramp(self.images, warmup)
         return config.beta * ramp, nats
 
-    def _update(self, lr: float, loss: float) -> tuple[float, float, bool]:
+    def _update(self, lr: float, loss: Tensor) -> tuple[float, float, float, bool]:
+        """Takes the step unless the guard refuses; returns loss, norm, threshold and refusal."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         gradients = [cast(Tensor, p.grad) for p in parameters]
-        norm = torch.nn.utils.get_total_norm(gradients).item()
-        if not math.isfinite(loss):
+        total = torch.nn.utils.get_total_norm(gradients)
+        value, norm = torch.stack([loss, total.to(loss.dtype)]).tolist()  # one wait for the device
+        if not math.isfinite(value):
             norm = math.nan  # it may have a finite gradient, which means nothing
         verdict = self.guard.judge(norm)
         if verdict.scale is not None:
@@ -146,7 +147,7 @@ class Stepper:
             self.optimizer.step()
             self.ema.update(self.model)
         self.optimizer.zero_grad()
-        return norm, verdict.threshold, verdict.skip
+        return value, norm, verdict.threshold, verdict.skip
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Returns the tensors of a checkpoint, by file."""

@@ -7,8 +7,8 @@ from torch import Tensor
 from hvae import ops
 from hvae.distributions import LogisticMixture
 from hvae.distributions.logistic_mixture import GeneralMixtureImages, IndependentMixtureImages
-from hvae.distributions.pixels import OUTPUT_STREAM
 from hvae.errors import UserError
+from hvae.ops.philox import OUTPUT_STREAM
 
 M = 4
 

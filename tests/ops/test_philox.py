@@ -1,12 +1,22 @@
 """Noise: the published vectors, what it may depend on, and its distribution."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
 from hvae import ops
-from hvae.ops.philox import _box_muller, philox4x32
+from hvae.ops.philox import (
+    DEQUANTISATION_STREAM,
+    DROP_STREAM,
+    MASK_STREAM,
+    OUTPUT_STREAM,
+    _box_muller,
+    make_rng,
+    philox4x32,
+    philox_uniform,
+)
 
 ONES = 0xFFFFFFFF
 
@@ -140,3 +150,10 @@ def test_wrong_use_is_refused():
         ops.philox_normal(torch.zeros(3, dtype=torch.int64), 0, (1, 1, 1))
     with pytest.raises(ValueError, match="stream must be in"):
         ops.philox_normal(ops.make_rng(0), 2**32, (1, 1, 1))
+
+
+def test_purposes_that_share_a_seed_draw_from_streams_of_their_own():
+    streams = (OUTPUT_STREAM, DEQUANTISATION_STREAM, DROP_STREAM, MASK_STREAM)
+    drawn = [philox_uniform(make_rng(3), stream, 4, 2) for stream in streams]
+    for first, second in itertools.combinations(drawn, 2):
+        assert not torch.equal(first, second)
