@@ -30,8 +30,8 @@ from hvae.data import open_source
 from hvae.errors import HvaeError, TrainingError, UserError
 from hvae.models import HVAE
 from hvae.training import Config, fit, load_config
+from hvae.training.build import build_model, complete
 from hvae.training.diagnostics import COLLAPSED
-from hvae.training.loop import build_model, complete
 from hvae.training.step import Stepper
 
 MOST_PARAMETERS = 300_000

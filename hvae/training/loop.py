@@ -1,8 +1,6 @@
 """`fit`: a run from its configuration to its score, resumable at any point."""
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +13,16 @@ from torch import Tensor
 
 from hvae import checkpoint
 from hvae.data import ImageSource, Loader, complete_condition, open_source
-from hvae.errors import TrainingError, UserError
+from hvae.errors import TrainingError
 from hvae.metrics.likelihood import LikelihoodResult
 from hvae.models import HVAE
 from hvae.ops.philox import derive_seed, make_rng
+from hvae.training.build import build_model, complete
 from hvae.training.config import Config
 from hvae.training.diagnostics import collapse_warning
 from hvae.training.evaluation import evaluate
 from hvae.training.locate import Place
+from hvae.training.memory import peak_memory_mib
 from hvae.training.metrics_log import Meter, MetricsLog
 from hvae.training.progress import TrainingProgress
 from hvae.training.recovery import (
@@ -83,33 +83,6 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
     folder = RunFolder(config)
     with folder.locked(), stop_on_signal() as stop:
         return _Run(config, folder, model, train, test).go(stop)
-
-
-def complete(config: Config, source: ImageSource) -> Config:
-    """Returns the configuration with size, channels and classes of the model taken from the data.
-
-    Raises:
-        UserError: if it names others.
-    """
-    channels, *sides = source.shape
-    found: dict[str, Any] = {"size": tuple(sides), "channels": channels}
-    for key, value in found.items():
-        asked = getattr(config.model, key)
-        if asked not in (None, value):
-            raise UserError(
-                f"model.{key} is {asked}, but that of {config.data.source} is {value}; leave "
-                f"model.{key} out, or set data.{key}"
-            )
-    found["condition"] = complete_condition(config.model.condition, source)
-    return config.model_copy(update={"model": config.model.model_copy(update=found)})
-
-
-def build_model(config: Config, device: torch.device) -> HVAE:
-    """Returns the run's model with its initial weights, which the seed alone decides."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "init"))
-        model = HVAE(config.model)
-    return model.to(device)
 
 
 class _Run:
@@ -239,7 +212,7 @@ class _Run:
             "skips": self.stepper.guard.skips,
             "rollbacks": self.stepper.guard.rollbacks,
             "images_per_second": batch / seconds,
-            "memory_mib": _peak_memory_mib(self.stepper.model.device),
+            "memory_mib": peak_memory_mib(self.stepper.model.device),
         }
         self.log.append(row)
         return f"{row['bits_per_dim']:.3f} bits/dim  {row['images_per_second']:.0f} images/s" + (
@@ -436,11 +409,3 @@ class _Run:
             stopped=stopped,
             rollbacks=self.stepper.guard.rollbacks,
         )
-
-
-def _peak_memory_mib(device: torch.device) -> float:
-    """Peak memory so far: of the process for a CPU, of the allocator for a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hvae.errors import TrainingError
 from hvae.training import Config, TrainConfig
-from hvae.training.loop import build_model
+from hvae.training.build import build_model
 from hvae.training.optim import learning_rate
 from hvae.training.step import Stepper, StepReport, uses_bf16
 
