@@ -30,6 +30,16 @@ auto with_arithmetic(DType dtype, Use use) {
   return dtype == DType::kFloat64 ? use(double{}) : use(float{});
 }
 
+// Calls use(constant, value): the colours, 1 or 3, as a compile-time constant, and a value of the
+// type that `dtype` is computed in.
+template <typename Use>
+auto with_colours(int64_t colours, DType dtype, Use use) {
+  return with_arithmetic(dtype, [&](auto value) {
+    if (colours == 3) return use(std::integral_constant<int, 3>{}, value);
+    return use(std::integral_constant<int, 1>{}, value);
+  });
+}
+
 // Calls use(constant) with the form as a compile-time constant.
 template <typename Use>
 auto with_form(StdForm form, Use use) {

@@ -368,13 +368,8 @@ int64_t count_logistic_mixture_partials_cpu(const LogisticMixtureCommon& params)
 
 void launch_logistic_mixture_nll_cpu(const LogisticMixtureNllParams& params, int64_t begin,
                                      int64_t end) {
-  with_arithmetic(params.params.dtype, [&](auto zero) {
-    using A = decltype(zero);
-    if (params.colours == 3) {
-      run_tasks<3, A>(params, begin, end);
-    } else {
-      run_tasks<1, A>(params, begin, end);
-    }
+  with_colours(params.colours, params.params.dtype, [&](auto colours, auto zero) {
+    run_tasks<colours, decltype(zero)>(params, begin, end);
   });
 }
 

@@ -186,13 +186,8 @@ void run_tasks(const LogisticMixtureSampleParams& params, int64_t begin, int64_t
 
 void launch_logistic_mixture_sample_cpu(const LogisticMixtureSampleParams& params, int64_t begin,
                                         int64_t end) {
-  with_arithmetic(params.params.dtype, [&](auto zero) {
-    using A = decltype(zero);
-    if (params.colours == 3) {
-      run_tasks<3, A>(params, begin, end);
-    } else {
-      run_tasks<1, A>(params, begin, end);
-    }
+  with_colours(params.colours, params.params.dtype, [&](auto colours, auto zero) {
+    run_tasks<colours, decltype(zero)>(params, begin, end);
   });
 }
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hvae.ops.logistic_mixture import LOG_SCALE_FLOOR, coupled_mean, pick_components, split_params
+from hvae.ops.logistic_mixture import LOG_SCALE_FLOOR, split_params
+from hvae.ops.mixture import coupled_mean, pick_components
 
 # An interior mass under it is approximated, and a target beyond it counts as an edge.
 SMALLEST_MASS = 1e-5
@@ -72,10 +73,11 @@ def compat_sample(
     Each colour is clipped to [-1, 1] before it feeds the next, and truncated to an integer.
     Arguments as in `hvae.ops.logistic_mixture_sample`.
     """
-    picked = pick_components(params, colours, rng, stream)
+    picked = pick_components(split_params(params, colours), rng, stream)
+    scales = picked.log_scales.clamp(min=LOG_SCALE_FLOOR).exp()
     values: list[Tensor] = []
     for colour in range(colours):
-        centre = coupled_mean(picked.mean, picked.coefficients, values, colour)
-        noise = temperature * picked.scale[:, colour] * picked.uniform[:, 1 + colour].logit()
+        centre = coupled_mean(picked.means, picked.coefficients, values, colour)
+        noise = temperature * scales[:, colour] * picked.uniform[:, colour].logit()
         values.append((centre + noise).clamp(-1, 1))
     return ((torch.stack(values, 1) + 1) * 127.5).floor().to(torch.uint8)

@@ -11,61 +11,37 @@ Channels of the parameters: M logits; C x M means; C x M raw log-scales; and, wh
 C (C - 1) / 2 x M raw coefficients, those of channel 1 first and in each by the earlier channel.
 """
 
-import math
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from hvae.distributions.levels import nearest_level, position
 from hvae.distributions.log_mass import LOG_SCALE_CEILING, logistic_log_mass
 from hvae.ops.logistic_mixture import LOG_SCALE_FLOOR
-from hvae.ops.philox import philox_uniform
+from hvae.ops.mixture import MixtureParameters, coupled_mean, num_coefficients, pick_components
 
 
-class MixtureParameters(NamedTuple):
-    """Parameters of each pixel's components; (N, C, M, *S) unless said otherwise."""
-
-    logits: Tensor  # (N, M, *S)
-    means: Tensor
-    log_scales: Tensor  # bounded
-    coefficients: Tensor  # after tanh, (N, C (C - 1) / 2, M, *S), or (N, 0, M, *S) without coupling
-
-
-def num_coefficients(channels: int, coupled: bool) -> int:
-    """Returns the coefficients of one component."""
-    return channels * (channels - 1) // 2 if coupled else 0
+def num_parameters(channels: int, mixtures: int, coupled: bool) -> int:
+    """Returns P, the channels of the parameters."""
+    return mixtures * (1 + 2 * channels + (num_coefficients(channels) if coupled else 0))
 
 
 def split(params: Tensor, channels: int, coupled: bool) -> MixtureParameters:
     """Returns head outputs (N, P, *S) by their meaning."""
-    coefficients = num_coefficients(channels, coupled)
-    slots = params.unflatten(1, (1 + 2 * channels + coefficients, -1))
-    logits, means, raw, coupling = slots.split([1, channels, channels, coefficients], 1)
-    log_scales = raw.clamp(LOG_SCALE_FLOOR, LOG_SCALE_CEILING)
-    return MixtureParameters(logits.squeeze(1), means, log_scales, coupling.tanh())
-
-
-def coupled_centre(
-    means: Tensor, coefficients: Tensor, earlier: list[Tensor], channel: int
-) -> Tensor:
-    """Returns the locations of one channel given the values of the earlier ones."""
-    centre = means[:, channel]
-    if coefficients.shape[1]:
-        first = num_coefficients(channel, coupled=True)
-        for source, value in enumerate(earlier):
-            centre = centre + coefficients[:, first + source] * value
-    return centre
+    slots = params.unflatten(1, (num_parameters(channels, 1, coupled), -1))
+    parts = [1, channels, channels, slots.shape[1] - 1 - 2 * channels]
+    logits, means, log_scales, coefficients = slots.split(parts, 1)
+    return MixtureParameters(logits.squeeze(1), means, log_scales, coefficients)
 
 
 def mixture_log_prob(p: MixtureParameters, levels: Tensor, bits: int) -> Tensor:
     """Returns the log-probability of each pixel's levels (N, C, *S), nats, (N, *S)."""
     targets = list(position(levels, bits, p.means.dtype).unsqueeze(2).unbind(1))
+    log_scales, coefficients = _bounded(p.log_scales), p.coefficients.tanh()
     log_joint = p.logits.log_softmax(1)
     for channel in range(levels.shape[1]):
-        centre = coupled_centre(p.means, p.coefficients, targets[:channel], channel)
+        centre = coupled_mean(p.means, coefficients, targets, channel)
         level = levels[:, channel].unsqueeze(1)
-        log_joint = log_joint + logistic_log_mass(level, centre, p.log_scales[:, channel], bits)
+        log_joint = log_joint + logistic_log_mass(level, centre, log_scales[:, channel], bits)
     return log_joint.logsumexp(1)
 
 
@@ -74,33 +50,19 @@ def mixture_sample(
 ) -> Tensor:
     """Returns drawn levels, floating point (N, C, *S).
 
-    A pixel has ceil((1 + C) / 4) Philox blocks: word 0 picks the component, the next C the
-    channels, as in `hvae.ops.logistic_mixture_sample`; so up to three channels its noise is equal.
+    Up to three channels the noise is that of `hvae.ops.logistic_mixture_sample`.
     """
-    batch, channels, _, *space = p.means.shape
-    blocks = (4 + channels) // 4
-    uniform = philox_uniform(rng, stream, math.prod(space) * blocks, batch, p.means.dtype)
-    uniform = uniform.reshape(batch, *space, 4 * blocks).movedim(-1, 1)
-    cdf = p.logits.softmax(1).cumsum(1)[:, :-1]
-    pick = (uniform[:, :1] > cdf).sum(1, keepdim=True).unsqueeze(1)
-    means, log_scales, coefficients = (
-        value.gather(2, pick.expand(-1, value.shape[1], *[-1] * (pick.ndim - 2))).squeeze(2)
-        for value in (p.means, p.log_scales, p.coefficients)
-    )
+    picked = pick_components(p, rng, stream)
+    scales = _bounded(picked.log_scales).exp()
     levels: list[Tensor] = []
     targets: list[Tensor] = []
-    for channel in range(channels):
-        noise = temperature * log_scales[:, channel].exp() * uniform[:, 1 + channel].logit()
-        drawn = coupled_centre(means, coefficients, targets, channel) + noise
+    for channel in range(scales.shape[1]):
+        centre = coupled_mean(picked.means, picked.coefficients, targets, channel)
+        drawn = centre + temperature * scales[:, channel] * picked.uniform[:, channel].logit()
         levels.append(nearest_level(drawn, bits))
         targets.append(position(levels[-1], bits, drawn.dtype))
     return torch.stack(levels, 1)
 
 
-def mixture_mean(p: MixtureParameters) -> Tensor:
-    """Returns the mean in [-1, 1], (N, C, *S), chained and cut as `ops.logistic_mixture_mean`."""
-    chained: list[Tensor] = []
-    for channel in range(p.means.shape[1]):
-        chained.append(coupled_centre(p.means, p.coefficients, chained, channel))
-    weights = p.logits.softmax(1).unsqueeze(1)
-    return (weights * torch.stack(chained, 1)).sum(2).clamp(-1, 1)
+def _bounded(log_scales: Tensor) -> Tensor:
+    return log_scales.clamp(LOG_SCALE_FLOOR, LOG_SCALE_CEILING)

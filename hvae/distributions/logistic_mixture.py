@@ -7,10 +7,10 @@ from torch import Tensor
 from hvae import ops
 from hvae.distributions import general_mixture
 from hvae.distributions.compat_mixture import compat_nll, compat_sample
-from hvae.distributions.general_mixture import MixtureParameters, num_coefficients
 from hvae.distributions.levels import to_grey, to_image
 from hvae.distributions.pixels import PixelImages, PixelLikelihood, sum_image
 from hvae.errors import UserError
+from hvae.ops.mixture import MixtureParameters, mixture_mean
 from hvae.ops.philox import OUTPUT_STREAM
 
 
@@ -59,8 +59,7 @@ class LogisticMixture(PixelLikelihood):
     @property
     def num_parameters(self) -> int:
         """Channels the decoder's head must supply per pixel."""
-        coefficients = num_coefficients(self.channels, self.coupled)
-        return self.mixtures * (1 + 2 * self.channels + coefficients)
+        return general_mixture.num_parameters(self.channels, self.mixtures, self.coupled)
 
     @property
     def measures(self) -> str:
@@ -126,7 +125,7 @@ class GeneralMixtureImages(PixelImages):
 
     def mean(self) -> Tensor:
         """Returns the mean in image units 0..255; see `LogisticMixtureImages.mean`."""
-        return to_grey(general_mixture.mixture_mean(self._split()))
+        return to_grey(mixture_mean(self._split()))
 
     def _log_prob(self, levels: Tensor, rng: Tensor | None) -> Tensor:
         return sum_image(general_mixture.mixture_log_prob(self._split(), levels, self.bits))

@@ -7,11 +7,8 @@ from hvae import _native
 from hvae.ops.common import reference
 from hvae.ops.gaussian_latent import GaussianLatent, gaussian_latent
 from hvae.ops.gaussian_sample import gaussian_sample
-from hvae.ops.logistic_mixture import (
-    logistic_mixture_mean,
-    logistic_mixture_nll,
-    logistic_mixture_sample,
-)
+from hvae.ops.logistic_mixture import logistic_mixture_nll
+from hvae.ops.logistic_mixture_sample import logistic_mixture_mean, logistic_mixture_sample
 from hvae.ops.philox import derive_seed, make_rng, philox_normal, philox_uniform
 
 _native.ensure_loaded()

@@ -1,4 +1,4 @@
-"""Discretised mixture of logistics over integer levels: likelihood, sampling and mean.
+"""Discretised mixture of logistics over integer levels: the likelihood.
 
 PixelCNN++ (Salimans et al., arXiv 1701.05517) section 2.1, with two changes. The mass of an
 interior level is taken as
@@ -13,7 +13,6 @@ for each colour its M means, M raw log-scales and, for n = 3, M raw coefficients
 Levels k in 0..L-1, L = 2^bits, stand at t = (2k - (L - 1)) / (L - 1) in [-1, 1].
 """
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -24,17 +23,13 @@ from hvae.ops.common import (
     arithmetic_dtype,
     define_op,
     differentiate,
-    layout_of,
     reference_forced,
 )
-from hvae.ops.philox import check_noise, philox_uniform
+from hvae.ops.mixture import MixtureParameters, coupled_mean
 
 LOG_SCALE_FLOOR = -7.0
 
 _LEVEL_DTYPES = (torch.uint8, torch.int16, torch.int32)  # that kernels read
-
-# For each colour: (coefficient slot, colour whose target it multiplies).
-_COUPLING: tuple[tuple[tuple[int, int], ...], ...] = ((), ((0, 0),), ((1, 0), (2, 1)))
 
 
 def num_parameters(colours: int, mixtures: int) -> int:
@@ -86,103 +81,6 @@ def _gradient_in_forward(params: Tensor) -> bool:
     return wanted and params.device.type == "cpu" and params.dtype in (torch.float32, torch.float64)
 
 
-def logistic_mixture_sample(
-    params: Tensor,
-    colours: int,
-    *,
-    rng: Tensor,
-    stream: int,
-    bits: int = 8,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Returns levels drawn from the mixture, int32 (N, n, *S).
-
-    One Philox block per pixel: word 0 picks the component by inverse CDF, words 1 to n the colours,
-    each a logistic draw rounded to the nearest level (tails go to the end levels), which is exactly
-    the distribution of `logistic_mixture_nll`. The drawn level feeds the next colour. Parameters
-    that are not finite give level 0.
-
-    Args:
-        params: (N, P, *S), float32, bfloat16, float16 or float64.
-        colours: n, 1 or 3.
-        rng: int64 (2,), seed and global index of the first sample.
-        stream: Philox stream of the output.
-        bits: bit depth of the levels, 1 to 16.
-        temperature: multiplies the logistic scale; 0 gives the picked component's mean.
-
-    Raises:
-        ValueError: if the channels of `params` fit no number of mixtures, or `colours` or `bits` is
-            not as above.
-        TypeError, ValueError: if `rng` or `stream` is no noise state.
-    """
-    _check_params(params, colours, bits)
-    check_noise(rng, stream)
-    op = _sample if reference_forced() else torch.ops.hvae.logistic_mixture_sample
-    levels: Tensor = op(params.detach(), rng, stream, colours, bits, temperature)
-    return levels
-
-
-def _sample(
-    params: Tensor, rng: Tensor, stream: int, colours: int, bits: int, temperature: float
-) -> Tensor:
-    picked = pick_components(params, colours, rng, stream)
-    last = 2**bits - 1
-    targets: list[Tensor] = []
-    levels: list[Tensor] = []
-    for colour in range(colours):
-        centre = coupled_mean(picked.mean, picked.coefficients, targets, colour)
-        noise = temperature * picked.scale[:, colour] * picked.uniform[:, 1 + colour].logit()
-        draw = centre + noise
-        levels.append(((draw + 1) / 2 * last).nan_to_num(0.0).clamp(0, last).round())
-        targets.append((2 * levels[-1] - last) / last)
-    drawn = torch.stack(levels, 1)
-    out = torch.empty_like(drawn, dtype=torch.int32, memory_format=layout_of(params))
-    return out.copy_(drawn)
-
-
-def logistic_mixture_mean(params: Tensor, colours: int) -> Tensor:
-    """Returns the mean of the mixture in [-1, 1], (N, n, *S), float32 or float64; differentiable.
-
-    Colours are chained within each component, then averaged: averaging colour by colour is wrong.
-    What the end levels collect from the tails is ignored, but for a final clamp.
-    """
-    logits, means, _, raw_coefficients = split_params(params, colours)
-    coefficients = raw_coefficients.tanh()
-    chained: list[Tensor] = []
-    for colour in range(colours):
-        chained.append(coupled_mean(means, coefficients, chained, colour))
-    weights = logits.softmax(1).unsqueeze(1)
-    return (weights * torch.stack(chained, 1)).sum(2).clamp(-1, 1)
-
-
-class PickedComponents(NamedTuple):
-    """One component per pixel, and the noise to draw from it; (N, n, *S) unless said otherwise."""
-
-    mean: Tensor
-    scale: Tensor
-    coefficients: Tensor  # after tanh; (N, 0, *S) for one colour
-    uniform: Tensor  # (N, 4, *S) in (0, 1); word 0 is spent
-
-
-def pick_components(params: Tensor, colours: int, rng: Tensor, stream: int) -> PickedComponents:
-    """Returns a component per pixel, by inverse CDF on word 0 of the pixel's Philox block."""
-    logits, means, log_scales, raw_coefficients = split_params(params, colours)
-    batch, pixels = params.shape[0], math.prod(params.shape[2:])
-    uniform = philox_uniform(rng, stream, pixels, batch).to(means.dtype)
-    uniform = uniform.movedim(-1, 1).reshape(batch, 4, *params.shape[2:])
-    # The last component also takes what rounding leaves of the unit interval.
-    cdf = logits.softmax(1).cumsum(1)[:, :-1]
-    pick = (uniform[:, :1] > cdf).sum(1, keepdim=True).unsqueeze(1)
-
-    def picked(per_component: Tensor) -> Tensor:  # (N, n, M, *S) -> (N, n, *S)
-        # Not take_along_dim, which torch 2.13 cannot trace with symbolic shapes.
-        index = pick.expand(-1, per_component.shape[1], *[-1] * (pick.ndim - 2))
-        return per_component.gather(2, index).squeeze(2)
-
-    scale = picked(log_scales).clamp(min=LOG_SCALE_FLOOR).exp()
-    return PickedComponents(picked(means), scale, picked(raw_coefficients).tanh(), uniform)
-
-
 class _Components(NamedTuple):
     """What forward and backward share; (N, n, M, *S) unless said otherwise."""
 
@@ -198,7 +96,8 @@ class _Components(NamedTuple):
     is_last: Tensor  # (N, n, 1, *S), level L - 1
 
 
-def _check_params(params: Tensor, colours: int, bits: int) -> None:
+def check_params(params: Tensor, colours: int, bits: int) -> None:
+    """Raises ValueError unless the parameters, colours and bit depth are those of a mixture."""
     if colours not in (1, 3):
         raise ValueError(f"colours: wanted 1 or 3, got {colours}")
     each = num_parameters(colours, 1)
@@ -214,30 +113,22 @@ def _check_params(params: Tensor, colours: int, bits: int) -> None:
 def _check(params: Tensor, x: Tensor, bits: int) -> None:
     if x.ndim < 3 or x.shape[1] not in (1, 3):
         raise ValueError(f"x: wanted (N, 1 or 3, *S), got {tuple(x.shape)}")
-    _check_params(params, x.shape[1], bits)
+    check_params(params, x.shape[1], bits)
     if params.ndim != x.ndim or params.shape[0] != x.shape[0] or params.shape[2:] != x.shape[2:]:
         raise ValueError(f"params {tuple(params.shape)} and x {tuple(x.shape)} differ in N or *S")
     if x.is_floating_point():
         raise ValueError(f"x: wanted integer levels, got {x.dtype}")
 
 
-def split_params(params: Tensor, colours: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns logits (N, M, *S) and means, log-scales, coefficients (N, n, M, *S), upcast."""
+def split_params(params: Tensor, colours: int) -> MixtureParameters:
+    """Returns the parameters by their meaning, in the dtype of the arithmetic."""
     params = params.to(arithmetic_dtype(params.dtype))
     slots = 3 if colours == 3 else 2
     mixtures = params.shape[1] // num_parameters(colours, 1)
     logits, rest = params[:, :mixtures], params[:, mixtures:]
     rest = rest.unflatten(1, (colours, slots, mixtures))
     coefficients = rest[:, :, 2] if slots == 3 else rest[:, :0, 0]
-    return logits, rest[:, :, 0], rest[:, :, 1], coefficients
-
-
-def coupled_mean(means: Tensor, coefficients: Tensor, targets: list[Tensor], colour: int) -> Tensor:
-    """Returns the means of one colour given the earlier colours' targets."""
-    centre = means[:, colour]
-    for slot, source in _COUPLING[colour]:
-        centre = centre + coefficients[:, slot] * targets[source]
-    return centre
+    return MixtureParameters(logits, rest[:, :, 0], rest[:, :, 1], coefficients)
 
 
 def _components(params: Tensor, x: Tensor, bits: int) -> _Components:
@@ -370,9 +261,4 @@ define_op(
 )
 differentiate(
     "logistic_mixture_nll_grad", _backward_grad, _setup_context_grad, "logistic_mixture_nll"
-)
-define_op(
-    "logistic_mixture_sample(Tensor params, Tensor rng, int stream, int colours, int bits, "
-    "float temperature) -> Tensor",
-    _sample,
 )
