@@ -25,12 +25,14 @@ class OpCase:
         call: the public function on `inputs`; returns its tensors, without absent ones.
         inputs: by name. Integer tensors (noise states, levels) keep their dtype in `prepared`.
         differentiable: the inputs that gradients are taken for.
+        gradient_roundings: how often the gradients are rounded to their dtype.
     """
 
     label: str
     call: Callable[[Inputs], tuple[Tensor, ...]]
     inputs: Inputs
     differentiable: tuple[str, ...]
+    gradient_roundings: int = 1
 
     def prepared(
         self, dtype: torch.dtype, layout: str = "contiguous", device: str = "cpu"
@@ -155,7 +157,8 @@ def logistic_mixture_nll_case(
         return (ops.logistic_mixture_nll(inputs["params"], inputs["x"], **options),)
 
     label = _mixture_label(batch, colours, space, mixtures, options)
-    return OpCase(label, call, {"params": params, "x": x}, ("params",))
+    # Once where the forward pass computes them, and once where the backward scales them.
+    return OpCase(label, call, {"params": params, "x": x}, ("params",), gradient_roundings=2)
 
 
 def logistic_mixture_sample_case(
