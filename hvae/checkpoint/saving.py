@@ -57,7 +57,7 @@ def save(
         else:
             with stage(folder) as temporary:
                 write_state(temporary, state, write_tensors(temporary, tensors))
-            commit(temporary, folder)
+                commit(temporary, folder)
         point(run / BEST, best)
     prune(folder, keep_last, keep)
     return folder

@@ -10,8 +10,8 @@ Run = Annotated[
     typer.Argument(
         metavar="RUN",
         show_default=False,
-        help="A run folder (its newest complete checkpoint), RUN/best (the one that scored best, where "
-        "train.keep_best is on), a checkpoint folder, or a .safetensors file beside its "
+        help="A run folder (its newest complete checkpoint), RUN/best (the one that scored best, "
+        "where train.keep_best is on), a checkpoint folder, or a .safetensors file beside its "
         "config.json.",
     ),
 ]
