@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ def sha256(file: Path) -> str:
     """Returns the sha256 of a file, read in pieces."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of(files: Iterable[Path]) -> list[str]:
+    """Returns the sha256 of each file; all are read at once, since hashing keeps a core busy."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(sha256, files))
 
 
 def sync(path: Path) -> None:

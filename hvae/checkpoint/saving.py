@@ -3,6 +3,7 @@
 import errno
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,15 +88,16 @@ def stage(folder: Path) -> Iterator[Path]:
 def write_tensors(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, str]:
     """Writes `<stem>.safetensors` files, synced, and returns the sha256 of each by its name."""
     hashes = {}
-    for stem, named in tensors.items():
-        file = folder / f"{stem}.safetensors"
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in named.items()}, file)
-        except SafetensorError as error:  # its text alone tells which error of the system it was
-            raise OSError(errno.EIO, str(error)) from None
-        hashes[file.name] = sha256(file)
-        sync(file)
-    return hashes
+    with ThreadPoolExecutor() as pool:  # hashes, while the disk is waited for
+        for stem, named in tensors.items():
+            file = folder / f"{stem}.safetensors"
+            try:
+                save_file({name: tensor.contiguous() for name, tensor in named.items()}, file)
+            except SafetensorError as error:  # its text alone tells the system's error
+                raise OSError(errno.EIO, str(error)) from None
+            hashes[file.name] = pool.submit(sha256, file)
+            sync(file)
+    return {name: future.result() for name, future in hashes.items()}
 
 
 def commit(staged: Path, folder: Path) -> None:
