@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from hvae.checkpoint.files import read_json, sha256, write_text
+from hvae.checkpoint.files import read_json, sha256_of, write_text
 from hvae.errors import UserError
 
 STATE = "state.json"
@@ -42,7 +42,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 def damage(checkpoint: Path, only: Collection[str] | None = None) -> str | None:
     """Returns what is wrong with a checkpoint, or None if it is complete and unchanged.
 
-    Its files are read once, in pieces, to compare their hashes.
+    Its files are read, in pieces and all at once, to compare their hashes.
 
     Args:
         checkpoint: its folder.
@@ -54,18 +54,20 @@ def damage(checkpoint: Path, only: Collection[str] | None = None) -> str | None:
         hashes = file_hashes(read_state(checkpoint))
     except UserError as error:
         return str(error).removeprefix(f"{checkpoint}/")
-    for name in hashes if only is None else only:
+    names = list(hashes if only is None else only)
+    for name in names:
         if name not in hashes:
             return f"{name} is not part of it"
-        file = checkpoint / name
-        if not file.is_file():
+        if not (checkpoint / name).is_file():
             return f"{name} is missing"
-        try:
-            unchanged = sha256(file) == hashes[name]
-        except OSError as error:
-            return f"{name} cannot be read: {error.strerror}"
-        if not unchanged:
-            return f"{name} ({file.stat().st_size} bytes) is not what was saved; its sha256 differs"
+    try:
+        found = sha256_of(checkpoint / name for name in names)
+    except OSError as error:
+        return f"a file cannot be read: {error}"
+    for name, digest in zip(names, found, strict=True):
+        if digest != hashes[name]:
+            size = (checkpoint / name).stat().st_size
+            return f"{name} ({size} bytes) is not what was saved; its sha256 differs"
     return None
 
 

@@ -111,6 +111,7 @@ def test_a_write_that_fails_half_way_leaves_no_rest(
     assert fit(tiny("train.images=16")).images == 16
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_grow_leaves_no_half_row(config_file: Path, tmp_path: Path) -> None:
     log, settings = tmp_path / "tiny" / "metrics.jsonl", ("train.checkpoint_every=999",)
     code, errors = train(config_file, *settings, "train.images=4096", limit=2500)

@@ -21,6 +21,7 @@ import pytest
 
 from hvae import checkpoint
 from hvae.training import Config, fit
+from tests.checkpoint.crash import Crash, crash_at
 from tests.training.test_resume import TIMEOUT, contents, rows
 
 STEPS_A_ROUND = 3
@@ -92,3 +93,27 @@ def test_a_run_killed_in_its_saves_goes_on_and_ends_with_the_same_bits(
     assert contents(run) == contents(tmp_path / "whole")
     assert (run / "best").read_text() == (tmp_path / "whole" / "best").read_text()
     assert not [path for pattern in (".*.tmp", ".*.old") for path in run.rglob(pattern)]
+
+
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_before_any_file_operation_of_a_run_changes_no_bit(
+    tiny: Callable[..., Config], tmp_path: Path, every: int
+) -> None:
+    """Every operation in turn: of the log, the record, all saves, the pointers and what goes."""
+    settings = ("train.keep_best=true", "train.keep_last=1", "train.images=22", "eval.images=2")
+    whole = tmp_path / "whole"
+    with crash_at(0) as count:
+        fit(tiny(*settings, "name=whole"))
+        operations = count()
+    assert operations > 60
+    for kill in range(1, operations + 1, every):
+        name = f"killed-{kill}"
+        with pytest.raises(Crash), crash_at(kill):
+            fit(tiny(*settings, f"name={name}"))
+        with warnings.catch_warnings():
+            # Between the first checkpoint's rename and `latest`, the latter is missing.
+            warnings.filterwarnings("ignore", "[^;]*latest: it is missing")
+            fit(tiny(*settings, f"name={name}"))
+        assert rows(tmp_path / name) == rows(whole), f"operation {kill}"
+        assert contents(tmp_path / name) == contents(whole), f"operation {kill}"
+        assert (tmp_path / name / "best").read_text() == (whole / "best").read_text()
