@@ -13,8 +13,8 @@ from typing import Any
 
 from hvae.errors import StorageError, UserError
 
-# A disk, quota or file-size limit that is full, and a device that went read-only or broke.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+# A disk, quota or file-size limit that is full, and a device that went read-only.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _MOST_JSON_BYTES = 64 << 20  # the state of a run takes some 20 KiB
 _MIB = 1 << 20
 
@@ -94,7 +94,8 @@ def full_disk_is_told(folder: Path, needed: int = 0, what: str = "the next file"
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        # EIO may come from reading images as well, where it is not known that something is written.
+        if error.errno not in (_FULL | {errno.EIO} if needed else _FULL):
             raise
         raise _full(folder, needed, what, error.strerror or str(error)) from None
 
