@@ -19,5 +19,11 @@ class TrainingError(HvaeError, RuntimeError):
     exit_code = 1
 
 
+class StorageError(HvaeError, RuntimeError):
+    """A disk is full or broken, and nothing can be saved (exit code 1)."""
+
+    exit_code = 1
+
+
 class KernelsUnavailableError(HvaeError, ImportError):
     """`HVAE_KERNELS=require`, and the compiled kernels cannot be loaded (exit code 1)."""

@@ -26,7 +26,7 @@ class Told:
     """Columns of a sheet that shows them in order; None for any."""
 
 
-def read_condition(text: str | None, model: "HVAE", run: Path) -> Told:
+def read_condition(text: str | None, model: "HVAE", weights: Path) -> Told:
     """Returns what `--cond` asks for.
 
     Raises:
@@ -41,7 +41,7 @@ def read_condition(text: str | None, model: "HVAE", run: Path) -> Told:
     if not found or kind not in (wanted, "data"):
         raise UserError(f"--cond: wanted {wanted}=... or data=test, got {text}")
     if kind == "data":
-        return _of_data(model, run, value)
+        return _of_data(model, weights, value)
     if kind == "class":
         return _of_class(model.condition, value)
     row = _vector(value) if kind == "vector" else _image(model.condition, Path(value))
@@ -76,14 +76,14 @@ def _of_class(condition: "Conditioner", value: str) -> Told:
     return Told(lambda first, n: torch.full((n,), label))
 
 
-def _of_data(model: "HVAE", run: Path, split: str) -> Told:
+def _of_data(model: "HVAE", weights: Path, split: str) -> Told:
     import torch
 
     from hvae.cli.run import open_data
 
     if split not in ("train", "test"):
         raise UserError(f"--cond: wanted data=train or data=test, got data={split}")
-    source = open_data(run, model, None, "train" if split == "train" else "test")
+    source = open_data(weights, model, None, "train" if split == "train" else "test")
 
     def rows(first: int, n: int) -> "Tensor":
         told = []

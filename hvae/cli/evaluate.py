@@ -53,8 +53,8 @@ def evaluate(
     from hvae.cli.run import open_data, open_model, weights_record
     from hvae.metrics import evaluate_likelihood
 
-    model = open_model(run)
-    source = open_data(run, model, data, split.value)
+    model, file = open_model(run)
+    source = open_data(file, model, data, split.value)
     with progress("images scored", min(images or len(source), len(source))) as update:
         result = evaluate_likelihood(
             model,
@@ -65,7 +65,7 @@ def evaluate(
             batch=batch,
             progress=update,
         )
-    weights = weights_record(run)
+    weights = weights_record(file)
     likelihood, condition = model.config.likelihood, model.config.condition
     protocol = f"{model.likelihood.measures}; {PROTOCOL}"
     if condition.kind != "none":

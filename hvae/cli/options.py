@@ -10,7 +10,9 @@ Run = Annotated[
     typer.Argument(
         metavar="RUN",
         show_default=False,
-        help="A run folder, a checkpoint folder, or a .safetensors file beside its config.json.",
+        help="A run folder (its newest complete checkpoint), RUN/best (the one that scored best, "
+        "where train.keep_best is on), a checkpoint folder, or a .safetensors file beside its "
+        "config.json.",
     ),
 ]
 Overrides = Annotated[

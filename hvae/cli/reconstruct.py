@@ -60,8 +60,8 @@ def reconstruct(
     from hvae.cli.run import open_data, open_model, weights_record
     from hvae.data import save_grid
 
-    model = open_model(run)
-    source = open_data(run, model, data, "test")
+    model, weights = open_model(run)
+    source = open_data(weights, model, data, "test")
     originals = torch.stack([source[i] for i in range(min(num_images, len(source)))])
     cond = conditions_of(model, source, originals, 0)
     images = inference.reconstruct(
@@ -78,7 +78,7 @@ def reconstruct(
         "groups": model.num_groups if groups is None else groups,
         "mode": mode.value,
         "seed": seed,
-        **weights_record(run),
+        **weights_record(weights),
     }
     text = f"{out}: {len(originals)} images of {source.name} {source.split} and reconstructions"
     print_result(record, text, as_json=json)

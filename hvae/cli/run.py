@@ -11,17 +11,23 @@ if TYPE_CHECKING:
     from hvae.models import HVAE
 
 
-def open_model(run: Path) -> "HVAE":
-    """Returns a run's model with its averaged weights, on the first GPU if there is one."""
+def open_model(run: Path) -> tuple["HVAE", Path]:
+    """Returns a run's model with its averaged weights, on the first GPU, and their file.
+
+    What else a verb wants to know of the run it asks by that file: a run in training may commit
+    another checkpoint meanwhile.
+    """
     import torch
 
     from hvae import checkpoint
 
-    return checkpoint.load(run, device="cuda" if torch.cuda.is_available() else "cpu")
+    weights = checkpoint.find_weights(run)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return checkpoint.load_weights(weights, device=device), weights
 
 
-def open_data(run: Path, model: "HVAE", word: str | None, split: "Split") -> "ImageSource":
-    """Returns a split of a DATA word, or of the run's own data, at the model's size.
+def open_data(weights: Path, model: "HVAE", word: str | None, split: "Split") -> "ImageSource":
+    """Returns a split of a DATA word, or of the data of the weights' run, at the model's size.
 
     Raises:
         UserError: there is no such data, a bare weights file is given without a word, or the data
@@ -30,31 +36,28 @@ def open_data(run: Path, model: "HVAE", word: str | None, split: "Split") -> "Im
     from hvae.data import DataConfig, complete_condition, open_source
 
     channels, *size = model.shape
-    saved = _saved_data(run) if word is None else {"source": word}
+    saved = _saved_data(weights) if word is None else {"source": word}
     config = DataConfig.model_validate({**saved, "channels": channels, "size": size})
     source = open_source(config, split)
     complete_condition(model.config.condition, source)
     return source
 
 
-def weights_record(run: Path) -> dict[str, str]:
-    """Returns what names a run's averaged weights: the file and its sha256."""
-    from hvae import checkpoint
-
-    file = run if _is_file(run) else checkpoint.find_checkpoint(run) / "ema.safetensors"
-    with file.open("rb") as stream:
+def weights_record(weights: Path) -> dict[str, str]:
+    """Returns what names a file of weights: itself and its sha256."""
+    with weights.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"checkpoint": str(file), "checkpoint_sha256": sha256}
+    return {"checkpoint": str(weights), "checkpoint_sha256": sha256}
 
 
-def _saved_data(run: Path) -> dict[str, Any]:
+def _saved_data(weights: Path) -> dict[str, Any]:
     from hvae import checkpoint
 
-    if _is_file(run):
-        raise UserError(f"{run}: a weights file does not say what it was trained on; give --data")
-    state = checkpoint.read_state(checkpoint.find_checkpoint(run))
-    return dict(state["config"]["data"])
-
-
-def _is_file(run: Path) -> bool:
-    return run.suffix == ".safetensors"
+    if not weights.with_name("state.json").is_file():
+        raise UserError(
+            f"{weights}: a weights file does not say what it was trained on; give --data"
+        )
+    saved = checkpoint.read_state(weights.parent).get("config")
+    if not isinstance(saved, dict) or not isinstance(saved.get("data"), dict):
+        raise UserError(f"{weights.parent}: its state does not say what it was trained on")
+    return dict(saved["data"])

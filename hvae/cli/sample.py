@@ -77,16 +77,16 @@ def sample(
     from hvae.cli.condition import read_condition
     from hvae.cli.run import open_model, weights_record
 
-    model = open_model(run)
-    told = read_condition(cond, model, run)
-    weights = (guidance, guidance if guidance_std is None else guidance_std)
+    model, weights = open_model(run)
+    told = read_condition(cond, model, weights)
+    pull = (guidance, guidance if guidance_std is None else guidance_std)
     images = _draw(
         model,
         num_images,
         temperature,
         output.value,
         told=told,
-        guidance=weights,
+        guidance=pull,
         seed=seed,
         first_index=first_index,
     )
@@ -98,10 +98,10 @@ def sample(
         "temperature": temperature,
         "output": output.value,
         "cond": cond,
-        "guidance": list(weights),
+        "guidance": list(pull),
         "seed": seed,
         "first_index": first_index,
-        **weights_record(run),
+        **weights_record(weights),
     }
     print_result(record, f"{out}: {num_images} images", as_json=json)
 

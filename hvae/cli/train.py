@@ -29,8 +29,9 @@ def train(
 ) -> None:
     """Train a model, or go on with a run that was stopped.
 
-    The same command again resumes at the last checkpoint. Ctrl-C and SIGTERM save one and end with
-    exit code 75. Training that diverges goes back to its last good state; where that does not
+    The same command again resumes at the newest complete checkpoint. Ctrl-C and SIGTERM save one
+    and end with exit code 75. train.keep_best=true also keeps the one that scored best, for every
+    verb as RUN/best. Training that diverges goes back to its last good state; where that does not
     help, it ends with exit code 1 and a message that names the module and the step.
     """
     from hvae.training import fit, load_config

@@ -101,7 +101,8 @@ def export_vdvae(
     from hvae.cli.run import open_model
     from hvae.training import vdvae
 
-    tensors = vdvae.export_vdvae(open_model(run).cpu(), checkpoint)
+    model, _ = open_model(run)
+    tensors = vdvae.export_vdvae(model.cpu(), checkpoint)
     numbers = sum(tensor.numel() for tensor in tensors.values())
     record = {"checkpoint": str(checkpoint), "run": str(run), "tensors": len(tensors)}
     print_result(record, f"{checkpoint}: {len(tensors)} tensors, {numbers:,} numbers", as_json=json)

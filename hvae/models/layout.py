@@ -22,6 +22,7 @@ from hvae.errors import UserError
 from hvae.models.config import ModelConfig
 
 _TOKEN = re.compile(r"(?P<resolution>\d+)(?:(?P<kind>[xdm])(?P<argument>\d+))?")
+_MOST_DIGITS = 5  # a damaged or hostile file must not ask for a billion blocks
 _FORMS = {
     "model.encoder": "R, RxN or RdK, as in 32x11,32d2,16x6",
     "model.decoder": "R, RxN or RmS, as in 1x1,4m1,4x2",
@@ -103,6 +104,8 @@ class _Token:
         match = _TOKEN.fullmatch(self.text)
         if not match:
             raise self.error(f"wanted {_FORMS[self.field]}")
+        if len(match["resolution"]) > _MOST_DIGITS or len(match["argument"] or "") > _MOST_DIGITS:
+            raise self.error(f"wanted numbers of at most {_MOST_DIGITS} digits")
         resolution, argument = int(match["resolution"]), int(match["argument"] or 1)
         if min(resolution, argument) < 1:
             raise self.error("wanted numbers of at least 1")

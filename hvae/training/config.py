@@ -139,6 +139,10 @@ class TrainConfig(Section):
     keep_last: int = Field(default=2, ge=1)
     """Checkpoints kept."""
 
+    keep_best: bool = False
+    """Save a checkpoint also where an evaluation on the way has the best bits/dim so far, and keep
+    it; RUN/best names it to every verb."""
+
 
 class EvalConfig(Section):
     """How a model is scored."""

@@ -17,6 +17,7 @@ from hvae.errors import TrainingError
 from hvae.metrics.likelihood import LikelihoodResult
 from hvae.models import HVAE
 from hvae.ops.philox import derive_seed, make_rng
+from hvae.training.best import Best, Score
 from hvae.training.build import build_model, complete
 from hvae.training.config import Config
 from hvae.training.diagnostics import collapse_warning
@@ -35,6 +36,7 @@ from hvae.training.recovery import (
     alarm_row,
     in_words,
 )
+from hvae.training.restore import read_checkpoint
 from hvae.training.run_folder import RunFolder
 from hvae.training.sheets import write_sheets
 from hvae.training.signals import StopRequest, stop_on_signal
@@ -74,6 +76,7 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
     Raises:
         UserError: if the data, the layout or the run folder do not fit; nothing is written then.
         TrainingError: if training cannot go on.
+        StorageError: if the disk is full; what was saved before is as it was.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     train, test = open_source(config.data, "train"), open_source(config.data, "test")
@@ -81,7 +84,11 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
     complete_condition(config.model.condition, test)  # a check: both splits tell the same
     model = build_model(config, device)
     folder = RunFolder(config)
-    with folder.locked(), stop_on_signal() as stop:
+    with (
+        folder.locked(),
+        stop_on_signal() as stop,
+        checkpoint.full_disk_is_told(folder.path),
+    ):
         return _Run(config, folder, model, train, test).go(stop)
 
 
@@ -102,6 +109,7 @@ class _Run:
         self.log = MetricsLog(folder.metrics)
         self.meter = Meter()
         self.recovery = Recovery()
+        self.best = Best()
         self.result: dict[str, Any] | None = None
 
     def go(self, stop: StopRequest) -> FitResult:
@@ -113,6 +121,7 @@ class _Run:
         total = self.config.train.images
         if self.result is not None and self.stepper.images >= total:
             return self._fit_result(stopped=False)
+        self.folder.check_space(self.stepper)
         with TrainingProgress(total, self.stepper.images) as progress:
             if latest is not None:
                 progress.say(f"resuming {self.folder.path} at {self.stepper.images:,} images")
@@ -186,12 +195,14 @@ class _Run:
             progress.report(now, self._log_train(report, len(batch[0])))
         if now >= every.images:
             return  # the end has its own evaluation, sheets and checkpoint
-        if due(every.eval_every):
-            self._evaluate_on_the_way(progress)
+        score = self._evaluate_on_the_way(progress) if due(every.eval_every) else None
         if due(every.sample_every):
             self._write_sheets(f"{now:09}")
+        best = score is not None and self._note_if_best(score)
         if due(every.checkpoint_every):
             self._checkpoint(good=True)
+        elif best:
+            self._save()  # no state to go back to: how often a run is scored must not change it
 
     def _log_train(self, report: StepReport, batch: int) -> str:
         means: dict[str, Any] = self.meter.means()
@@ -219,8 +230,8 @@ class _Run:
             f"  {row['skips']} skipped" if row["skips"] else ""
         )
 
-    def _evaluate_on_the_way(self, progress: TrainingProgress) -> None:
-        """Evaluates; a score that is not finite is an alarm, and training goes on.
+    def _evaluate_on_the_way(self, progress: TrainingProgress) -> LikelihoodResult | None:
+        """Evaluates and returns the score; one not finite is an alarm, and training goes on.
 
         It must not change the training: how often and on what a run is scored is free.
         """
@@ -230,10 +241,19 @@ class _Run:
             row = alarm_row(EVALUATION, self.stepper.steps, self.stepper.images, error)
             self.log.append(row)
             progress.say(f"alarm at {in_words(row)}. Training goes on")
-            return
+            return None
         bits, seen = score.elbo_bits_per_dim, self.stepper.images
         progress.say(f"{self.test.split} {bits:.4f} bits/dim at {seen:,} images")
         self._warn_of_collapse(score, progress)
+        return score
+
+    def _note_if_best(self, score: LikelihoodResult, *, final: bool = False) -> bool:
+        """Notes a score that is the best so far, whose checkpoint will be kept; whether it is."""
+        if not self.config.train.keep_best or self.stepper.nonfinite_tensor() is not None:
+            return False
+        made = Score(self.stepper.steps, score.elbo_bits_per_dim, score.num_images)
+        self.best = self.best.after(made, final=final)
+        return self.best.now == made
 
     def _warn_of_collapse(self, score: LikelihoodResult, progress: TrainingProgress) -> None:
         if warning := collapse_warning(score.kl_per_group):
@@ -297,6 +317,7 @@ class _Run:
             self.log.append(row)
             raise TrainingError(f"the run has no score at {in_words(row)}") from None
         self._warn_of_collapse(score, progress)
+        self._note_if_best(score, final=True)
         self._checkpoint(good=True)
 
     def _checkpoint(self, *, good: bool) -> None:
@@ -313,6 +334,7 @@ class _Run:
         ended = self.stepper.images >= self.config.train.images  # with a finite score
         if good and (ended or self.stepper.guard.healthy):
             self.recovery = replace(self.recovery, good_step=self.stepper.steps)
+            self.best = replace(self.best, at_good=self.best.now)
         self._save()
 
     def _check_finite(self) -> None:
@@ -325,7 +347,15 @@ class _Run:
     def _save(self) -> None:
         done = self.stepper.images >= self.config.train.images
         result = self.result if done else None
-        self.folder.save(self.config, self.stepper, self.meter, result, self.recovery)
+        self.folder.save(
+            self.config,
+            self.stepper,
+            self.meter,
+            result,
+            self.recovery,
+            best=self.best,
+            log_rows=self.log.length,
+        )
 
     def _roll_back(self, reason: Diverged, progress: TrainingProgress) -> None:
         """Goes back to the last good state at half the learning rate.
@@ -375,23 +405,18 @@ class _Run:
         """Puts the run back to its initial state; there is no checkpoint of it."""
         model = build_model(self.config, self.stepper.model.device)
         self.stepper = Stepper(model, self.config.train, self.config.seed)
-        self.meter = Meter()
+        self.meter, self.best = Meter(), Best()
         self.log.cut_after(-1)
 
     def _restore(self, folder: Path) -> None:
-        state = checkpoint.read_state(folder)
-        tensors = {
-            stem: checkpoint.read_tensors(folder / f"{stem}.safetensors")
-            for stem in self.stepper.tensors()
-        }
-        wanted = self.stepper.model.state_dict()
-        for stem in ("model", "ema"):
-            checkpoint.check_tensors(tensors[stem], wanted, folder / f"{stem}.safetensors")
+        tensors, state = read_checkpoint(folder, self.stepper)
         self.stepper.load(tensors, state)
         self.meter.load_state_dict(state["meter"])
         self.recovery = Recovery.of(state)
+        keep_best = self.config.train.keep_best
+        self.best = Best.of(state, self.folder.checkpoints) if keep_best else Best()
         self.result = state["result"]
-        self.log.cut_after(self.stepper.steps)
+        self.log.cut_after(self.stepper.steps, state.get("log_rows"))
         logged = sum(row["event"] == ROLLBACK for row in self.log.rows("alarm"))
         for row in self.recovery.alarms[logged:]:
             self.log.append(row)

@@ -10,24 +10,33 @@ from hvae.checkpoint import write_text
 
 
 class MetricsLog:
-    """Appends rows; every row names its step, and rows past a checkpoint's step are cut."""
+    """Appends rows; every row names its step, and rows past a checkpoint are cut.
+
+    `length` is the number of rows, once `cut_after` has been called.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.length = 0
 
-    def cut_after(self, step: int) -> None:
-        """Drops rows past a step, and a last line that a kill left half written."""
+    def cut_after(self, step: int, most: int | None = None) -> None:
+        """Drops what came after a checkpoint, and a last line that a kill left half written.
+
+        Args:
+            step: of the checkpoint; rows past it go.
+            most: rows there were when it was saved. None: all of its step are taken to be.
+        """
+        self.length = 0
         if not self.file.exists():
             return
-        kept = []
-        for line in self.file.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if row["step"] <= step:
-                kept.append(line + "\n")
-        write_text(self.file, "".join(kept))
+        written = self.file.read_bytes()
+        lines = (line.rstrip() + b"\n" for line in written.splitlines())
+        kept = [line for line in lines if (at := _step_of(line)) is not None and at <= step][:most]
+        self.length, whole = len(kept), b"".join(kept)
+        if not written.startswith(whole):
+            write_text(self.file, whole.decode())
+        elif len(written) > len(whole):  # in place, so that it can be done on a full disk
+            os.truncate(self.file, len(whole))
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
         """Returns the whole rows of a kind."""
@@ -35,11 +44,31 @@ class MetricsLog:
         return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds a row, synced: a checkpoint must not know of rows that are lost."""
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(_finite(row)) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Adds a row, synced: a checkpoint must not know of rows that are lost.
+
+        Raises:
+            OSError: if it cannot be written; no half of it is left then.
+        """
+        size = self.file.stat().st_size if self.file.exists() else 0
+        try:
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(_finite(row)) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError:
+            if self.file.exists():
+                os.truncate(self.file, size)
+            raise
+        self.length += 1
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line of the log names; None if it is not a whole row."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 class Meter:

@@ -1,5 +1,8 @@
 """Optimiser, learning rate, and the optimiser's state as named tensors."""
 
+from collections.abc import Collection
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -37,6 +40,31 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tenso
         f"{name}.{key}": value
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state[parameter].items()
+    }
+
+
+def wanted_optimizer_tensors(
+    model: nn.Module, optimizer: Optimizer, names: Collection[str]
+) -> dict[str, Tensor]:
+    """Returns tensors on the meta device like those that `optimizer_tensors` gives after a step.
+
+    Args:
+        model: whose parameters are optimised.
+        optimizer: the kind.
+        names: of the tensors at hand; a parameter that none of them is of has had no gradient yet.
+    """
+    probe = nn.Parameter(torch.zeros(2))
+    probe.grad = torch.zeros_like(probe)
+    stepped = cast(Any, type(optimizer))([probe])
+    stepped.step()
+    with_moments = {name.rpartition(".")[0] for name in names}
+    return {
+        f"{name}.{key}": torch.empty_like(
+            parameter if value.shape == probe.shape else value, device="meta"
+        )
+        for name, parameter in model.named_parameters()
+        if name in with_moments
+        for key, value in stepped.state[probe].items()
     }
 
 

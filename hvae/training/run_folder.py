@@ -1,16 +1,20 @@
 """The folder of a run: who may write to it, and whether a command may go on with it."""
 
+import errno
 import fcntl
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from pydantic import ValidationError
 
 from hvae import __version__, checkpoint
 from hvae.errors import UserError
+from hvae.training.best import Best
 from hvae.training.config import Config
 from hvae.training.config_file import config_yaml
 from hvae.training.metrics_log import Meter
@@ -20,8 +24,8 @@ from hvae.training.step import Stepper
 # What may differ between the command that began a run and one that goes on with it: lengths and
 # intervals, and what has no influence on the weights.
 _FREE = {
-    "runs_dir", "eval", "data.workers", "train.images", "train.keep_last", "train.log_every",
-    "train.sample_every", "train.checkpoint_every", "train.eval_every",
+    "runs_dir", "eval", "data.workers", "train.images", "train.keep_last", "train.keep_best",
+    "train.log_every", "train.sample_every", "train.checkpoint_every", "train.eval_every",
     "train.guard.max_rollbacks",
 }  # fmt: skip
 
@@ -33,6 +37,7 @@ class RunFolder:
         self.path = Path(config.runs_dir) / config.name
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples"
+        self.checkpoints = self.path / "checkpoints"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -43,36 +48,64 @@ class RunFolder:
         """
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
             lock = (self.path / ".lock").open("w")
+            for place in (self.path, self.samples, self.checkpoints):
+                if not os.access(place, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
         except OSError as error:
             raise UserError(f"{self.path}: cannot write the run folder: {error}") from None
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            self._take(lock)
+            yield
+
+    def _take(self, lock: TextIO) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise UserError(
                     f"{self.path}: another process trains in this run folder; "
                     "choose another one with name=..."
                 ) from None
-            yield
+            warnings.warn(
+                f"{self.path}: this file system has no locks ({error.strerror}); see to it "
+                "yourself that no second process trains here",
+                stacklevel=2,
+            )
 
     def begin(self, config: Config) -> Path | None:
         """Records the configuration and returns the checkpoint to go on from, if there is one.
 
         Raises:
-            UserError: if the checkpoint was made under another configuration; names the keys.
+            UserError: if the checkpoint was made under another configuration; names the keys. Or if
+                there are checkpoints, and none of them is complete.
         """
-        latest = checkpoint.latest_checkpoint(self.path)
-        if latest is not None:
-            saved = _completed(checkpoint.read_state(latest)["config"])
+        found = checkpoint.newest_complete(self.path)
+        if found.checkpoint is not None:
+            saved = _completed(checkpoint.read_state(found.checkpoint).get("config"))
             differing = _differences(saved, as_json(config))
             if differing:
                 raise UserError(
                     f"{self.path}: this run was started with {'; '.join(differing)}. Use the same "
                     "values to resume it, or name=... for a new run"
                 )
+        elif found.damaged:
+            raise UserError(
+                f"{self.path}: no checkpoint of this run is complete; {found}. Bring one back, or "
+                "choose name=... for a new run"
+            )
+        checkpoint.adopt(self.path, found)
         checkpoint.write_text(self.path / "config.yaml", config_yaml(config))
-        return latest
+        return found.checkpoint
+
+    def check_space(self, stepper: Stepper) -> None:
+        """Raises StorageError if there is no room for the next checkpoint of a run."""
+        tensors = stepper.tensors()
+        needed = checkpoint.num_bytes(tensors)
+        if not tensors["optim"]:  # two moments, from the first step on
+            needed += 2 * checkpoint.num_bytes({"ema": tensors["ema"]})
+        checkpoint.check_space(self.path, needed, "a checkpoint")
 
     def rewind(self, step: int) -> Path:
         """Puts the checkpoint of an earlier step in force again and returns its folder."""
@@ -85,6 +118,9 @@ class RunFolder:
         meter: Meter,
         result: dict[str, Any] | None,
         recovery: Recovery | None = None,
+        *,
+        best: Best | None = None,
+        log_rows: int = 0,
     ) -> None:
         """Commits a checkpoint of where a run stands.
 
@@ -94,12 +130,17 @@ class RunFolder:
             meter: what the next row of the log averages so far.
             result: the run's score once it is done.
             recovery: where the run goes back to if it diverges. None: to here.
+            best: the scores whose checkpoints are kept. None: of none.
+            log_rows: rows of the log that belong to it.
         """
         recovery = recovery or Recovery(good_step=stepper.steps)
+        best = best or Best()
         state = {
             **stepper.state_dict(),
             "meter": meter.state_dict(),
             "recovery": recovery.state_dict(),
+            "best": best.state_dict(),
+            "log_rows": log_rows,
             "result": result,
             "config": as_json(config),
             "versions": {"hvae": __version__, "torch": torch.__version__},
@@ -110,7 +151,8 @@ class RunFolder:
             stepper.tensors(),
             state,
             keep_last=config.train.keep_last,
-            keep=recovery.good_step,
+            keep=best.steps if recovery.good_step is None else {recovery.good_step, *best.steps},
+            best=None if best.now is None else best.now.step,
         )
 
 
@@ -119,7 +161,7 @@ def as_json(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def _completed(saved: dict[str, Any]) -> dict[str, Any]:
+def _completed(saved: Any) -> Any:
     """A saved configuration with the defaults of keys that are younger than it."""
     try:
         return as_json(Config.model_validate(saved))

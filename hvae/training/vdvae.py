@@ -112,7 +112,7 @@ def import_vdvae(tensors: Mapping[str, Tensor], config: Config, run: Path) -> HV
         model = HVAE(config.model)
     if problems := differences(tensors, model):
         raise UserError(f"checkpoint and layout differ: {'; '.join(problems)}")
-    if checkpoint.latest_checkpoint(run) is not None:
+    if checkpoint.has_checkpoints(run):
         raise UserError(f"{run}: holds a run already; choose another folder")
     model = HVAE(config.model)
     load_published(model, tensors)

@@ -199,14 +199,6 @@ def test_steps_that_are_never_finite_end_the_run_and_keep_its_checkpoint(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_checkpoint_of_another_model_is_refused(tiny, tmp_path):
-    fit(tiny("train.images=8"))
-    folder = checkpoint.latest_checkpoint(tmp_path / "tiny")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"model\.safetensors \(missing\)"):
-        fit(tiny("train.images=16"))
-
-
 @pytest.mark.parametrize("stop_after", [1, 2, 5, 8], ids="step {}".format)
 def test_a_stopped_run_ends_as_if_it_had_not_been(tiny, tmp_path, monkeypatch, stop_after):
     whole = fit(tiny("name=whole"))

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from hvae.training import metrics_log
 from hvae.training.metrics_log import Meter, MetricsLog
 
 
@@ -45,6 +46,47 @@ def test_a_line_that_a_kill_left_half_written_is_cut(log, rest):
     log.cut_after(10)
     log.append({"step": 2})
     assert [row["step"] for row in rows(log)] == [1, 2]
+
+
+def test_a_checkpoint_knows_how_many_rows_belong_to_it(log):
+    for step in (1, 2, 2):
+        log.append({"step": step})
+    log.cut_after(2, 2)
+    assert [row["step"] for row in rows(log)] == [1, 2]
+    assert log.length == 2
+    log.append({"step": 3})
+    assert log.length == 3
+
+
+@pytest.mark.parametrize("rest", ["[1]", "7", '"step"', '{"images": 3}', '{"step": "x"}', "\x00"])
+def test_a_line_that_is_no_row_is_cut_wherever_it_stands(log, rest):
+    log.file.write_text(f'{{"step": 1}}\n{rest}\n{{"step": 2}}\n')
+    log.cut_after(2)
+    assert rows(log) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_log_is_cut_in_place(log):
+    """On a full disk there is no room for a second copy."""
+    log.append({"step": 1})
+    log.append({"step": 2})
+    before = log.file.stat().st_ino
+    log.cut_after(1)
+    assert log.file.stat().st_ino == before
+
+
+def test_a_row_that_does_not_fit_on_the_disk_leaves_no_half(log, monkeypatch):
+    log.append({"step": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics_log.os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            log.append({"step": 2})
+    assert (rows(log), log.length) == ([{"step": 1}], 1)
+    log.append({"step": 3})
+    assert [row["step"] for row in rows(log)] == [1, 3]
 
 
 def test_cutting_everything_leaves_an_empty_file(log):
