@@ -24,7 +24,7 @@ from hvae.training.evaluation import evaluate
 from hvae.training.locate import Place
 from hvae.training.memory import peak_memory_mib
 from hvae.training.metrics_log import Meter, MetricsLog
-from hvae.training.progress import TrainingProgress
+from hvae.training.progress import TrainingProgress, eval_line, train_line
 from hvae.training.recovery import (
     EVALUATION,
     ROLLBACK,
@@ -39,6 +39,7 @@ from hvae.training.run_folder import RunFolder
 from hvae.training.sheets import write_sheets
 from hvae.training.signals import StopRequest, stop_on_signal
 from hvae.training.step import Stepper, StepReport
+from hvae.training.trackers import Trackers, check_installed
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,38 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
         UserError: if the data, the layout or the run folder do not fit; nothing is written then.
         TrainingError: if training cannot go on.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_installed(config.train.log_to)
     train, test = open_source(config.data, "train"), open_source(config.data, "test")
+    return fit_on(config, train, test, device=device)
+
+
+def fit_on(
+    config: Config,
+    train: ImageSource,
+    test: ImageSource,
+    *,
+    device: torch.device | str | None = None,
+    samples: int | None = None,
+) -> FitResult:
+    """As `fit`, on images that are open already.
+
+    Args:
+        config: the run.
+        train: its training images.
+        test: what it is scored on.
+        device: None takes the GPU if there is one.
+        samples: on a sheet. None: as many as fill one.
+
+    Raises:
+        UserError, TrainingError: as `fit`.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config = complete(config, train)
     complete_condition(config.model.condition, test)  # a check: both splits tell the same
     model = build_model(config, device)
     folder = RunFolder(config)
-    with folder.locked(), stop_on_signal() as stop:
-        return _Run(config, folder, model, train, test).go(stop)
+    with folder.locked(), stop_on_signal() as stop, Trackers(config, folder.path) as trackers:
+        return _Run(config, folder, model, train, test, trackers, samples).go(stop)
 
 
 class _Run:
@@ -95,11 +120,14 @@ class _Run:
         model: HVAE,
         train: ImageSource,
         test: ImageSource,
+        trackers: Trackers,
+        samples: int | None,
     ) -> None:
         self.config, self.folder = config, folder
         self.train, self.test = train, test
+        self.trackers, self.samples = trackers, samples
         self.stepper = Stepper(model, config.train, config.seed)
-        self.log = MetricsLog(folder.metrics)
+        self.log = MetricsLog(folder.metrics, trackers.row)
         self.meter = Meter()
         self.recovery = Recovery()
         self.result: dict[str, Any] | None = None
@@ -124,6 +152,7 @@ class _Run:
 
     def _train(self, stop: StopRequest, progress: TrainingProgress) -> bool:
         """Goes on to the end of the run; returns whether a signal stopped it before."""
+        self.trackers.begin(self.stepper.images)
         for batch in self._batches():
             self._step(batch, progress)
             if stop.requested:
@@ -215,9 +244,7 @@ class _Run:
             "memory_mib": peak_memory_mib(self.stepper.model.device),
         }
         self.log.append(row)
-        return f"{row['bits_per_dim']:.3f} bits/dim  {row['images_per_second']:.0f} images/s" + (
-            f"  {row['skips']} skipped" if row["skips"] else ""
-        )
+        return train_line(row)
 
     def _evaluate_on_the_way(self, progress: TrainingProgress) -> None:
         """Evaluates; a score that is not finite is an alarm, and training goes on.
@@ -231,8 +258,7 @@ class _Run:
             self.log.append(row)
             progress.say(f"alarm at {in_words(row)}. Training goes on")
             return
-        bits, seen = score.elbo_bits_per_dim, self.stepper.images
-        progress.say(f"{self.test.split} {bits:.4f} bits/dim at {seen:,} images")
+        progress.say(eval_line(score, self.stepper.images))
         self._warn_of_collapse(score, progress)
 
     def _warn_of_collapse(self, score: LikelihoodResult, progress: TrainingProgress) -> None:
@@ -273,7 +299,15 @@ class _Run:
 
     def _write_sheets(self, stem: str) -> None:
         with self._averaged_model() as model:
-            write_sheets(model, self.test, self.folder.samples, stem, seed=self.config.seed)
+            files = write_sheets(
+                model,
+                self.test,
+                self.folder.samples,
+                stem,
+                seed=self.config.seed,
+                samples=self.samples,
+            )
+        self.trackers.sheets(files, self.stepper.images)
 
     @contextmanager
     def _averaged_model(self) -> Iterator[HVAE]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,15 @@ from hvae.checkpoint import write_text
 
 
 class MetricsLog:
-    """Appends rows; every row names its step, and rows past a checkpoint's step are cut."""
+    """Appends rows; every row names its step, and rows past a checkpoint's step are cut.
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    Args:
+        file: holds them.
+        watch: called with each row once it is on disk.
+    """
+
+    def __init__(self, file: Path, watch: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.file, self.watch = file, watch
 
     def cut_after(self, step: int) -> None:
         """Drops rows past a step, and a last line that a kill left half written."""
@@ -40,6 +46,8 @@ class MetricsLog:
             stream.write(json.dumps(_finite(row)) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+        if self.watch is not None:
+            self.watch(row)
 
 
 class Meter:
