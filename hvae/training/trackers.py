@@ -5,6 +5,7 @@ is on disk, on an axis of images, and whatever goes wrong in one ends that copy 
 """
 
 import importlib.util
+import json
 import math
 import secrets
 import sys
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hvae.checkpoint import write_text
 from hvae.errors import UserError
 from hvae.models.layout import Layout
 from hvae.training.config import Config
@@ -79,8 +81,8 @@ class TensorBoard:
 class WandbLike:
     """Weights & Biases, or trackio, which has its interface.
 
-    A resumed run goes on under the same name. Both keep the first point at a step, and a resumed
-    run repeats the rows after its checkpoint as they were.
+    A resumed run goes on as the one it was. Neither service can take points back, so a file in the
+    run folder remembers how far they reach: rows that a resumed run repeats are not sent again.
     """
 
     def __init__(self, package: str) -> None:
@@ -89,28 +91,35 @@ class WandbLike:
     def start(self, config: Config, folder: Path, images: int) -> None:
         """Opens the run, or goes on with it."""
         self._module: Any = import_module(self._package)
-        options: dict[str, Any] = {}
-        if self._package == "wandb":
-            options = {"id": _run_id(folder / ".wandb-id"), "dir": str(folder)}
+        self._file = folder / f".{self._package}.json"
+        known = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._id: str = known.get("id") or secrets.token_hex(8)
+        self._sent: int = known.get("images", -1)
+        identity = {"id": self._id, "dir": str(folder)} if self._package == "wandb" else {}
         self._run: Any = self._module.init(
             project="hvae",
             name=config.name,
             config=config.model_dump(mode="json"),
             resume="allow",
-            **options,
+            **identity,
         )
 
     def scalars(self, values: Mapping[str, float], images: int) -> None:
         """Logs at a step of so many images."""
-        self._run.log(dict(values), step=images)
+        self._log(values, images)
 
     def picture(self, name: str, pixels: NDArray[np.uint8], images: int) -> None:
         """Logs the sheet."""
-        self._run.log({name: self._module.Image(pixels)}, step=images)
+        self._log({name: self._module.Image(pixels)}, images)
 
     def close(self) -> None:
         """Sends what is left."""
         self._run.finish()
+
+    def _log(self, values: Mapping[str, Any], images: int) -> None:
+        if images > self._sent:
+            self._run.log(dict(values), step=images)
+            write_text(self._file, json.dumps({"id": self._id, "images": images}))
 
 
 def check_installed(names: Sequence[str]) -> None:
@@ -173,9 +182,12 @@ class Trackers:
     def sheets(self, files: Mapping[str, Path], images: int) -> None:
         """Copies sheets by name."""
         for name, file in files.items() if self._running else ():
-            with Image.open(file) as sheet:
-                pixels = np.array(sheet)
-            self._each(lambda tracker, n=name, p=pixels: tracker.picture(f"sheets/{n}", p, images))  # type: ignore[misc]
+            self._sheet(f"sheets/{name}", file, images)
+
+    def _sheet(self, name: str, file: Path, images: int) -> None:
+        with Image.open(file) as sheet:
+            pixels = np.array(sheet)
+        self._each(lambda tracker: tracker.picture(name, pixels, images))
 
     def _close(self) -> None:
         self._each(lambda tracker: tracker.close())
@@ -210,10 +222,3 @@ def scalars_of(row: Mapping[str, Any], groups: Sequence[str]) -> dict[str, float
 
 def _is_finite_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _run_id(file: Path) -> str:
-    """The identity of a run for a service, kept in the run folder so that a resume finds it."""
-    if not file.exists():
-        file.write_text(secrets.token_hex(8))
-    return file.read_text().strip()

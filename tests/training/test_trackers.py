@@ -118,6 +118,23 @@ def test_trackers_may_change_when_a_run_goes_on(tiny, service):
     assert [step for step, values in service["log"] if "train/nll" in values] == [12]
 
 
+def test_rows_that_a_resumed_run_repeats_are_not_sent_again(tiny, service, monkeypatch):
+    take = Stepper.step
+
+    def step_and_die(self: Stepper, *batch: Any) -> Any:
+        if self.images == 24:  # after the rows of 20 and 24; the last checkpoint is at 16
+            raise KeyboardInterrupt
+        return take(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", step_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny("train.log_to=trackio", "train.checkpoint_every=16"))
+    fit(tiny("train.log_to=trackio", "train.checkpoint_every=16"))
+    steps = [step for step, values in service["log"] if "train/nll" in values]
+    assert steps == [4, 8, 12, 16, 20, 24, 28]
+
+
 def test_a_finished_run_opens_no_tracker_again(tiny, service):
     fit(tiny("train.images=8", "train.log_to=trackio"))
     fit(tiny("train.images=8", "train.log_to=trackio"))
