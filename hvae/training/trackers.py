@@ -185,9 +185,8 @@ class Trackers:
             self._sheet(f"sheets/{name}", file, images)
 
     def _sheet(self, name: str, file: Path, images: int) -> None:
-        with Image.open(file) as sheet:
-            pixels = np.array(sheet)
-        self._each(lambda tracker: tracker.picture(name, pixels, images))
+        # Read within the call: a file that cannot be read must not stop the run either.
+        self._each(lambda tracker: tracker.picture(name, _pixels(file), images))
 
     def _close(self) -> None:
         self._each(lambda tracker: tracker.close())
@@ -218,6 +217,11 @@ def scalars_of(row: Mapping[str, Any], groups: Sequence[str]) -> dict[str, float
     kl = zip(groups, row.get("kl_per_group") or (), strict=False)
     named |= {f"{prefix}_kl_per_group/{group}": value for group, value in kl}
     return {name: float(v) for name, v in named.items() if _is_finite_number(v)}
+
+
+def _pixels(file: Path) -> NDArray[np.uint8]:
+    with Image.open(file) as sheet:
+        return np.array(sheet)
 
 
 def _is_finite_number(value: object) -> bool:
