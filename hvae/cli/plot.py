@@ -14,7 +14,7 @@ from hvae.errors import HvaeError, UserError
 def plot(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", show_default=False, help="Run folders, one or several."),
+        typer.Argument(metavar="RUN", show_default=False, help="Run folders, one or several."),
     ],
     out: Annotated[
         Path | None,
