@@ -16,6 +16,7 @@ from hvae.cli.data import data
 from hvae.cli.evaluate import evaluate
 from hvae.cli.info import info
 from hvae.cli.output import example, fail, plain_warnings
+from hvae.cli.plot import plot
 from hvae.cli.reconstruct import reconstruct
 from hvae.cli.sample import sample
 from hvae.cli.train import train
@@ -62,9 +63,16 @@ app = typer.Typer(
 )
 
 
-app.command(epilog=example("hvae train configs/fashion_mini.yaml train.lr=2e-4"))(train)
+app.command(
+    epilog=example(
+        "hvae train configs/fashion_mini.yaml train.lr=2e-4\n"
+        "hvae train configs/own_images_256.yaml --smoke\n"
+        "hvae train configs/own_images_256.yaml data.source=~/photos"
+    )
+)(train)
 app.command(epilog=example("hvae sample runs/fashion-mini -n 64 -o samples.png"))(sample)
 app.command(epilog=example("hvae reconstruct runs/fashion-mini -n 16 -o pairs.png"))(reconstruct)
+app.command(epilog=example("hvae plot runs/a runs/b -o curves.png\nhvae plot runs/a --json"))(plot)
 app.command("eval", epilog=example("hvae eval runs/fashion-mini --importance 16"))(evaluate)
 app.command(epilog=example("hvae config fashion_mini train.lr=2e-4\nhvae config --list"))(config)
 app.command(epilog=example("hvae info"))(info)

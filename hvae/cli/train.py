@@ -7,6 +7,8 @@ import typer
 
 from hvae.cli.options import Json, Overrides
 from hvae.cli.output import note, print_result
+from hvae.cli.plot import leave_curves
+from hvae.cli.smoke import run_smoke
 
 if TYPE_CHECKING:
     from hvae.training import FitResult
@@ -25,6 +27,14 @@ def train(
         ),
     ],
     overrides: Overrides = None,
+    smoke: Annotated[
+        bool,
+        typer.Option(
+            "--smoke",
+            help="Only try it: two steps on generated images of the true size, one at a time, in a "
+            "folder that is removed (kept with name=...). Needs no data.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a model, or go on with a run that was stopped.
@@ -36,7 +46,14 @@ def train(
     """
     from hvae.training import fit, load_config
 
-    result = fit(load_config(config, overrides or ()))
+    settings = load_config(config, overrides or ())
+    if smoke:
+        named = any(text.startswith("name=") for text in overrides or ())
+        run_smoke(settings, keep=named, json=json)
+        return
+    result = fit(settings)
+    if not result.stopped:
+        leave_curves(result.run)
     print_result({**asdict(result), "run": str(result.run)}, _text(result), as_json=json)
     if result.rollbacks:
         times = "once" if result.rollbacks == 1 else f"{result.rollbacks} times"

@@ -139,5 +139,6 @@ def _unknown(word: str) -> str:
         return f"no set or file is named {word}; did you mean {nearest[0]}{colon}{rest}?"
     return (
         f"no set or file is named {word}; wanted {', '.join(['shapes', *WORDS])}, a folder of "
-        f"images, a .npy or .npz file, or KIND:PATH with KIND {', '.join(['folder', *KINDS])}"
+        f"images, a .npy or .npz file, or KIND:PATH with KIND {', '.join(['folder', *KINDS])}; "
+        "a configuration takes it from data.source=PATH, such as data.source=~/photos"
     )

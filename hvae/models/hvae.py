@@ -190,18 +190,19 @@ class HVAE(nn.Module):
         guided = None if weights in ((0.0, 0.0), (1.0, 1.0)) else weights
         seed = derive_seed(seed, "sample")
         temperature = self._temperatures(temperature)
-        start = first_index - first_index % CHUNK
+        chunk = self.chunk
+        start = first_index - first_index % chunk
         chunks = [torch.empty(0, *self.shape, dtype=torch.uint8, device=self.device)]
-        for base in range(start, first_index + n, CHUNK):
+        for base in range(start, first_index + n, chunk):
             rng = make_rng(seed, base, self.device)
-            given = [_rows(z, base - first_index) for z in latents]
-            told = None if rows is None else _rows(rows, base - first_index)
-            maps = self._maps(told, CHUNK)
+            given = [_rows(z, base - first_index, chunk) for z in latents]
+            told = None if rows is None else _rows(rows, base - first_index, chunk)
+            maps = self._maps(told, chunk)
             if guided is not None:
-                maps = _beside(maps, self._maps(None, CHUNK))
+                maps = _beside(maps, self._maps(None, chunk))
                 given = [torch.cat([z, z]) for z in given]
             ladder = self.decoder(
-                CHUNK if guided is None else 2 * CHUNK,
+                chunk if guided is None else 2 * chunk,
                 rng,
                 latents=given,
                 temperature=temperature,
@@ -264,6 +265,11 @@ class HVAE(nn.Module):
         maps = self._maps(self._told(cond, n), n)
         ladder = self.decoder(n, rng, latents=latents, temperature=temperature, cond=maps)
         return self.likelihood(ladder.params)
+
+    @property
+    def chunk(self) -> int:
+        """Samples drawn at once: 16, or fewer where those would exceed 4 Mi data dimensions."""
+        return min(CHUNK, max(1, 2**22 // self.num_dims))
 
     @property
     def latent_shapes(self) -> list[tuple[int, ...]]:
@@ -351,10 +357,10 @@ class HVAE(nn.Module):
         return list(latents)
 
 
-def _rows(z: Tensor, start: int) -> Tensor:
-    """Returns rows `start` to `start + CHUNK` of z; rows it does not have are zero."""
-    rows = z.new_zeros(CHUNK, *z.shape[1:])
-    low, high = max(0, start), min(len(z), start + CHUNK)
+def _rows(z: Tensor, start: int, count: int) -> Tensor:
+    """Returns rows `start` to `start + count` of z; rows it does not have are zero."""
+    rows = z.new_zeros(count, *z.shape[1:])
+    low, high = max(0, start), min(len(z), start + count)
     rows[low - start : high - start] = z[low:high]
     return rows
 

@@ -1,8 +1,8 @@
 """The configuration of a run: one section beside each owner, put together here."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hvae.data.config import DataConfig
 from hvae.models.config import ModelConfig
@@ -142,6 +142,16 @@ class TrainConfig(Section):
     keep_best: bool = False
     """Save a checkpoint also where an evaluation on the way has the best bits/dim so far, and keep
     it; RUN/best names it to every verb."""
+
+    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Trackers that get a copy of the log and the sheets; one of them may stand without brackets.
+    metrics.jsonl is written in any case."""
+
+    @field_validator("log_to", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, names: Any) -> Any:
+        """Brackets in `train.log_to=[wandb]` have to be quoted in some shells."""
+        return (names,) if isinstance(names, str) else names
 
 
 class EvalConfig(Section):

@@ -25,7 +25,7 @@ from hvae.training.evaluation import evaluate
 from hvae.training.locate import Place
 from hvae.training.memory import peak_memory_mib
 from hvae.training.metrics_log import Meter, MetricsLog
-from hvae.training.progress import TrainingProgress
+from hvae.training.progress import TrainingProgress, eval_line, train_line
 from hvae.training.recovery import (
     EVALUATION,
     ROLLBACK,
@@ -41,6 +41,7 @@ from hvae.training.run_folder import RunFolder
 from hvae.training.sheets import write_sheets
 from hvae.training.signals import StopRequest, stop_on_signal
 from hvae.training.step import Stepper, StepReport
+from hvae.training.trackers import Trackers, check_installed
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,32 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
         TrainingError: if training cannot go on.
         StorageError: if the disk is full; what was saved before is as it was.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_installed(config.train.log_to)
     train, test = open_source(config.data, "train"), open_source(config.data, "test")
+    return fit_on(config, train, test, device=device)
+
+
+def fit_on(
+    config: Config,
+    train: ImageSource,
+    test: ImageSource,
+    *,
+    device: torch.device | str | None = None,
+    samples: int | None = None,
+) -> FitResult:
+    """As `fit`, on images that are open already.
+
+    Args:
+        config: the run.
+        train: its training images.
+        test: what it is scored on.
+        device: None takes the GPU if there is one.
+        samples: on a sheet. None: as many as fill one.
+
+    Raises:
+        UserError, TrainingError: as `fit`.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config = complete(config, train)
     complete_condition(config.model.condition, test)  # a check: both splits tell the same
     model = build_model(config, device)
@@ -88,8 +113,9 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
         folder.locked(),
         stop_on_signal() as stop,
         checkpoint.full_disk_is_told(folder.path),
+        Trackers(config, folder.path) as trackers,
     ):
-        return _Run(config, folder, model, train, test).go(stop)
+        return _Run(config, folder, model, train, test, trackers, samples).go(stop)
 
 
 class _Run:
@@ -102,11 +128,14 @@ class _Run:
         model: HVAE,
         train: ImageSource,
         test: ImageSource,
+        trackers: Trackers,
+        samples: int | None,
     ) -> None:
         self.config, self.folder = config, folder
         self.train, self.test = train, test
+        self.trackers, self.samples = trackers, samples
         self.stepper = Stepper(model, config.train, config.seed)
-        self.log = MetricsLog(folder.metrics)
+        self.log = MetricsLog(folder.metrics, trackers.row)
         self.meter = Meter()
         self.recovery = Recovery()
         self.best = Best()
@@ -133,6 +162,7 @@ class _Run:
 
     def _train(self, stop: StopRequest, progress: TrainingProgress) -> bool:
         """Goes on to the end of the run; returns whether a signal stopped it before."""
+        self.trackers.begin(self.stepper.images)
         for batch in self._batches():
             self._step(batch, progress)
             if stop.requested:
@@ -226,9 +256,7 @@ class _Run:
             "memory_mib": peak_memory_mib(self.stepper.model.device),
         }
         self.log.append(row)
-        return f"{row['bits_per_dim']:.3f} bits/dim  {row['images_per_second']:.0f} images/s" + (
-            f"  {row['skips']} skipped" if row["skips"] else ""
-        )
+        return train_line(row)
 
     def _evaluate_on_the_way(self, progress: TrainingProgress) -> LikelihoodResult | None:
         """Evaluates and returns the score; one not finite is an alarm, and training goes on.
@@ -242,8 +270,7 @@ class _Run:
             self.log.append(row)
             progress.say(f"alarm at {in_words(row)}. Training goes on")
             return None
-        bits, seen = score.elbo_bits_per_dim, self.stepper.images
-        progress.say(f"{self.test.split} {bits:.4f} bits/dim at {seen:,} images")
+        progress.say(eval_line(score, self.stepper.images))
         self._warn_of_collapse(score, progress)
         return score
 
@@ -293,7 +320,15 @@ class _Run:
 
     def _write_sheets(self, stem: str) -> None:
         with self._averaged_model() as model:
-            write_sheets(model, self.test, self.folder.samples, stem, seed=self.config.seed)
+            files = write_sheets(
+                model,
+                self.test,
+                self.folder.samples,
+                stem,
+                seed=self.config.seed,
+                samples=self.samples,
+            )
+        self.trackers.sheets(files, self.stepper.images)
 
     @contextmanager
     def _averaged_model(self) -> Iterator[HVAE]:

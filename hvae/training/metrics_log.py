@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ class MetricsLog:
     """Appends rows; every row names its step, and rows past a checkpoint are cut.
 
     `length` is the number of rows, once `cut_after` has been called.
+
+    Args:
+        file: holds them.
+        watch: called with each row once it is on disk.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, watch: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self.file, self.watch = file, watch
         self.length = 0
 
     def cut_after(self, step: int, most: int | None = None) -> None:
@@ -60,6 +65,8 @@ class MetricsLog:
                 os.truncate(self.file, size)
             raise
         self.length += 1
+        if self.watch is not None:
+            self.watch(row)
 
 
 def _step_of(line: bytes) -> int | None:

@@ -2,11 +2,14 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from hvae.metrics.likelihood import LikelihoodResult
 
 
 class TrainingProgress:
@@ -63,3 +66,31 @@ class TrainingProgress:
         seconds = elapsed * (self.total - images) / max(1, images - self.start)
         hours, minutes = int(seconds // 3600), int(seconds // 60 % 60)
         return f"{hours}:{minutes:02}:{int(seconds % 60):02}"
+
+
+def train_line(row: Mapping[str, Any]) -> str:
+    """Returns a row of kind train in words: its mean score, the throughput, the peak of memory."""
+    skips = f"  {row['skips']} skipped" if row["skips"] else ""
+    return (
+        f"{row['bits_per_dim']:.3f} bits/dim (ELBO, train)  "
+        f"{per_second(row['images_per_second'])}  {memory(row['memory_mib'])}{skips}"
+    )
+
+
+def eval_line(score: LikelihoodResult, images: int) -> str:
+    """Returns a score on the way in words, after `images` images."""
+    count = f"{score.num_images:,} images"
+    return (
+        f"{score.split} {score.elbo_bits_per_dim:.4f} bits/dim "
+        f"(ELBO, {score.dataset} {score.split}, {count}) after {images:,} images"
+    )
+
+
+def per_second(rate: float) -> str:
+    """Returns a throughput: few images a second need their decimals."""
+    return f"{rate:.0f} images/s" if rate >= 10 else f"{rate:.3g} images/s"
+
+
+def memory(mib: float) -> str:
+    """Returns a peak of memory."""
+    return f"peak {mib / 1024:.1f} GiB" if mib >= 1024 else f"peak {mib:.0f} MiB"

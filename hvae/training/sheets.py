@@ -10,16 +10,24 @@ from hvae.inference import reconstruct
 from hvae.models import HVAE
 from hvae.ops.philox import make_rng
 
-_COLUMNS = 8
-_SAMPLES = 64
-_PAIRS = 32
+_CELLS = 8  # along a side of a sheet
+_SIDE = 4096  # pixels at most, unless two images are larger: 8 x 8 of 1024 x 1024 are 200 MB
 
 
-def write_sheets(model: HVAE, test: ImageSource, folder: Path, stem: str, *, seed: int) -> None:
-    """Writes `samples-<stem>.png` and `reconstructions-<stem>.png` into a folder.
+def write_sheets(
+    model: HVAE,
+    test: ImageSource,
+    folder: Path,
+    stem: str,
+    *,
+    seed: int,
+    samples: int | None = None,
+) -> dict[str, Path]:
+    """Writes `samples-<stem>.png` and `reconstructions-<stem>.png` into a folder; returns both.
 
     The second holds the first test images, each followed by its reconstruction from all latents. A
     conditional model samples class by class, a column each, or under conditions of test images.
+    Sheets have 8 x 8 images, or as many as fit into 4096 x 4096 pixels.
 
     Args:
         model: in evaluation mode, with the weights to show.
@@ -27,19 +35,28 @@ def write_sheets(model: HVAE, test: ImageSource, folder: Path, stem: str, *, see
         folder: of the sheets.
         stem: ends their names.
         seed: of the draws; equal seeds show the same samples as training goes on.
+        samples: how many are drawn. None: a full sheet.
     """
-    originals, conditions = _examples(model, test, min(_PAIRS, len(test)))
+    rows, columns = (_cells(side) for side in model.shape[-2:])
+    count = rows * columns if samples is None else samples
+    files = {name: folder / f"{name}-{stem}.png" for name in ("reconstructions", "samples")}
+    originals, conditions = _examples(model, test, min(rows * columns // 2, len(test)))
     rebuilt = reconstruct(model, originals, seed=seed, cond=conditions).cpu()
     pairs = torch.stack((originals, rebuilt), 1).flatten(0, 1)
-    save_grid(pairs, folder / f"reconstructions-{stem}.png", columns=_COLUMNS)
-    columns = _COLUMNS
+    save_grid(pairs, files["reconstructions"], columns=columns)
     if classes := model.config.condition.classes:
-        columns = min(len(classes), _SAMPLES)
-        conditions = torch.arange(_SAMPLES) % columns
+        columns = min(len(classes), count)
+        conditions = torch.arange(count) % columns
     elif conditions is not None:
-        conditions = conditions[torch.arange(_SAMPLES) % len(conditions)]
-    samples = model.sample(_SAMPLES, seed=seed, cond=conditions)
-    save_grid(samples, folder / f"samples-{stem}.png", columns=columns)
+        conditions = conditions[torch.arange(count) % len(conditions)]
+    drawn = model.sample(count, seed=seed, cond=conditions)
+    save_grid(drawn, files["samples"], columns=columns)
+    return files
+
+
+def _cells(side: int) -> int:
+    """How many images of `side` pixels stand along a side; even, since pairs stay together."""
+    return max(2, min(_CELLS, _SIDE // side) // 2 * 2)
 
 
 def _examples(model: HVAE, test: ImageSource, count: int) -> tuple[Tensor, Tensor | None]:

@@ -11,7 +11,7 @@ from hvae import __version__
 from hvae.cli import main
 from hvae.errors import HvaeError, TrainingError, UserError
 
-VERBS = ["train", "sample", "reconstruct", "eval", "config", "info", "data inspect"]
+VERBS = ["train", "sample", "reconstruct", "eval", "config", "info", "plot", "data inspect"]
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ import torch
 
 from hvae import ops
 from hvae.errors import UserError
+from hvae.models import HVAE, ModelConfig
 from hvae.models.hvae import CHUNK
 from hvae.ops.philox import derive_seed
 
@@ -121,3 +122,18 @@ def test_wrong_arguments_are_named(make_model, arguments, message):
     with pytest.raises(UserError) as caught:
         make_model().sample(**{"n": 1, **arguments})
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("side", "chunk"), [(8, 16), (256, 16), (512, 5), (1024, 1)])
+def test_large_samples_are_drawn_few_at_a_time(side: int, chunk: int) -> None:
+    model = HVAE(ModelConfig(size=(side, side), channels=3, encoder=f"{side}d{side},1",
+                             decoder=f"1,{side}m1", width=1))  # fmt: skip
+    assert model.chunk == chunk
+
+
+def test_a_sample_never_changes_at_a_chunk_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = HVAE(ModelConfig(size=(8, 8), channels=1, encoder="8x1", decoder="8x1", width=8)).eval()
+    monkeypatch.setattr(HVAE, "chunk", 5)
+    whole = model.sample(12, seed=3)
+    for first, n in [(0, 1), (4, 2), (7, 5)]:
+        assert torch.equal(model.sample(n, seed=3, first_index=first), whole[first : first + n])

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from hvae.data import DataConfig, open_source
+from hvae.data.grid import GAP
 from hvae.models import HVAE, ModelConfig
 from hvae.training.sheets import write_sheets
 
@@ -42,3 +43,27 @@ def test_equal_seeds_show_equal_samples(tmp_path):
     for kind in ("samples", "reconstructions"):
         first, second = ((tmp_path / f"{kind}-{stem}.png").read_bytes() for stem in "ab")
         assert first == second
+
+
+def cells(sheet: Image.Image, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a sheet of such images."""
+    return (sheet.height + GAP) // (height + GAP), (sheet.width + GAP) // (width + GAP)
+
+
+@pytest.mark.parametrize(("height", "width", "sides"), [(2048, 8, (2, 8)), (8, 700, (8, 4))])
+def test_sheets_of_large_images_have_fewer_of_them(tmp_path, height, width, sides):
+    config = ModelConfig(size=(height, width), channels=1, encoder=f"{min(height, width)}x1",
+                         decoder=f"{min(height, width)}x1", width=4, no_bias_above=0)  # fmt: skip
+    test = open_source(DataConfig(source="shapes", size=(height, width), channels=1), "test")
+    files = write_sheets(HVAE(config).eval(), test, tmp_path, "a", seed=3)
+    for name in ("samples", "reconstructions"):
+        with Image.open(files[name]) as sheet:
+            assert cells(sheet, height, width) == sides
+
+
+def test_few_samples_may_be_asked_for(tmp_path):
+    config = ModelConfig(size=(8, 8), channels=1, encoder="8x1", decoder="8x1", width=8)
+    test = open_source(DataConfig(source="shapes", size=8, channels=1), "test")
+    files = write_sheets(HVAE(config).eval(), test, tmp_path, "a", seed=3, samples=2)
+    with Image.open(files["samples"]) as sheet:
+        assert cells(sheet, 8, 8) == (1, 2)
