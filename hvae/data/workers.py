@@ -1,5 +1,6 @@
 """Processes that read images beside the one that needs them, and what happens if one is lost."""
 
+import ctypes
 import os
 import signal
 import threading
@@ -18,6 +19,8 @@ Item = TypeVar("Item")
 # two gains nothing, since every item is a whole batch, and costs memory.
 PREFETCH = 2
 MOST_WORKERS = 16
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def usable_cores() -> int:
@@ -44,8 +47,8 @@ def read_in_workers(
 ) -> Iterator[Item]:
     """Yields `dataset[key]` for every key of an order, in that order, read by worker processes.
 
-    The workers start at the call, not at the first item, and end with the iterator; they notice
-    within seconds if this process is killed.
+    The workers start at the call, not at the first item, and end with the iterator, or at once if
+    this process is killed.
 
     Args:
         dataset: what is read; forked workers share its memory.
@@ -63,26 +66,35 @@ def read_in_workers(
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         collate_fn=_as_it_is,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_settle,
         # Its own, because DataLoader would draw a seed from the global generator.
         generator=torch.Generator(),
     )
     with _child_handler_kept():
         items = iter(loader)
-    return _watched(items)
+    return _watched(items) if workers else items
 
 
 def _watched(items: Iterator[Item]) -> Iterator[Item]:
     try:
         yield from items
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:
+        if not _is_loss(error):
             raise
         raise WorkerLostError(
             "a process that reads images was killed, as a rule by the system for lack of memory "
             "(or of shared memory, /dev/shm); use fewer workers or a smaller batch, and run the "
-            f"same command again to go on ({error})"
+            f"same command again to go on ({str(error) or type(error).__name__})"
         ) from None
+
+
+def _is_loss(error: Exception) -> bool:
+    """Whether an error says that a worker is gone, and is none that a worker met."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    # A tensor was announced, and the worker that had to hand over its memory no longer answers.
+    gone = isinstance(error, ConnectionError | EOFError | FileNotFoundError)
+    return gone and not str(error).startswith("Caught ")
 
 
 @contextmanager
@@ -106,6 +118,11 @@ def _as_it_is(item: Item) -> Item:
     return item
 
 
-def _ignore_interrupts(_worker: int) -> None:
-    """Leaves Ctrl-C, which reaches every process of a terminal, to the main process."""
+def _settle(_worker: int) -> None:
+    """Leaves Ctrl-C, which reaches every process of a terminal, to the main process; ends with it.
+
+    DataLoader's own workers notice a killed parent only seconds later, and until then hold what
+    they inherited from it, such as the lock of its run folder.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

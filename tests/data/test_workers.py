@@ -1,8 +1,11 @@
 """Worker processes keep the order, and one that is killed ends in one clear error."""
 
 import itertools
+import multiprocessing
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,6 +53,43 @@ def test_the_loss_of_a_worker_interrupts_nothing_else() -> None:
     assert signal.getsignal(signal.SIGCHLD) == before
     assert next(items) == 0
     del items
+
+
+class Sleepers(Dataset[int]):
+    """Tells which process reads, then reads for ten minutes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, key: int) -> int:
+        (self.folder / str(os.getpid())).touch()
+        time.sleep(600)
+        return key
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    parent = multiprocessing.get_context("fork").Process(
+        target=lambda: next(read_in_workers(Sleepers(tmp_path), range(4), 2))
+    )
+    parent.start()
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.01)
+    parent.kill()
+    parent.join()
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    deadline = time.monotonic() + 30
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(map(is_running, workers))
+
+
+def is_running(process: int) -> bool:
+    """Whether it is there and no zombie."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def test_errors_of_the_work_itself_keep_their_kind() -> None:
