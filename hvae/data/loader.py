@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from hvae.data.sampler import image_order, random_bits
 from hvae.data.source import ImageSource, SupportsTake
-from hvae.data.workers import read_in_workers
+from hvae.data.workers import PREFETCH, read_in_workers
 from hvae.errors import UserError
 
 Indices = NDArray[np.int64]  # (B,)
@@ -50,13 +50,21 @@ class Loader:
         flip: mirror each image left to right with probability one half, anew in every epoch.
         workers: processes that decode; 0 decodes in this one. Sources that can be indexed directly
             (`SupportsTake`) are, whatever the number.
+        prefetch: batches that each worker reads ahead.
 
     Raises:
         UserError: if the source is empty.
     """
 
     def __init__(
-        self, source: ImageSource, *, batch: int, seed: int, flip: bool = False, workers: int = 0
+        self,
+        source: ImageSource,
+        *,
+        batch: int,
+        seed: int,
+        flip: bool = False,
+        workers: int = 0,
+        prefetch: int = PREFETCH,
     ) -> None:
         if len(source) == 0:
             raise UserError(f"{source.name} ({source.split}) has no images to load")
@@ -67,6 +75,7 @@ class Loader:
         self.seed = seed
         self.flip = flip
         self.workers = workers
+        self.prefetch = prefetch
 
     def batches(self, position: int) -> Iterator[Batch]:
         """Yields batches from a position on, without end.
@@ -100,7 +109,7 @@ class Loader:
         order = _Order(self.seed, position, self.batch, len(self.source))
         if isinstance(self.source, SupportsTake):
             return _taken(self.source, order)
-        return _decoded(self.source, order, self.workers)
+        return _raised(read_in_workers(_Rows(self.source), order, self.workers, self.prefetch))
 
     def _mirror(self, images: Tensor, position: int) -> None:
         """Flips, in place, the images whose position says so."""
@@ -125,10 +134,6 @@ class _Order(Iterable[Indices]):
 def _taken(source: SupportsTake, order: _Order) -> Iterator[IndexedImages]:
     for indices in order:
         yield torch.from_numpy(indices), source.take(indices)
-
-
-def _decoded(source: ImageSource, order: _Order, workers: int) -> Iterator[IndexedImages]:
-    return _raised(read_in_workers(_Rows(source), order, workers))
 
 
 def _raised(items: Iterator[IndexedImages | UserError]) -> Iterator[IndexedImages]:
