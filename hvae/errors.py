@@ -25,5 +25,11 @@ class StorageError(HvaeError, RuntimeError):
     exit_code = 1
 
 
+class WorkerLostError(HvaeError, RuntimeError):
+    """A process that reads images was ended from outside, as a rule for lack of memory (1)."""
+
+    exit_code = 1
+
+
 class KernelsUnavailableError(HvaeError, ImportError):
     """`HVAE_KERNELS=require`, and the compiled kernels cannot be loaded (exit code 1)."""

@@ -2,9 +2,11 @@
 
 import json
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +84,16 @@ def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def _lines(what: str, total: int) -> Iterator[Callable[[int], None]]:
     tenths_shown = 0
+    began = time.monotonic()
 
     def update(done: int) -> None:
         nonlocal tenths_shown
         tenths = 10 * done // total
         if tenths > tenths_shown:
             tenths_shown = tenths
-            note(f"{what}: {done} of {total}")
+            left = round((time.monotonic() - began) * (total - done) / done)
+            note(
+                f"{what}: {done} of {total}" + (f", {timedelta(seconds=left)} left" if left else "")
+            )
 
     yield update

@@ -5,9 +5,11 @@ from hvae.data.config import DataConfig
 from hvae.data.grid import save_grid
 from hvae.data.identity import Identity
 from hvae.data.loader import Batch, Loader
+from hvae.data.prefetch import Prefetcher
 from hvae.data.sampler import image_order, permuted
 from hvae.data.source import ImageSource, SupportsTake, open_source
 from hvae.data.split import Split
+from hvae.data.workers import worker_count
 
 __all__ = [
     "Batch",
@@ -15,6 +17,7 @@ __all__ = [
     "Identity",
     "ImageSource",
     "Loader",
+    "Prefetcher",
     "Split",
     "SupportsTake",
     "complete_condition",
@@ -22,4 +25,5 @@ __all__ = [
     "open_source",
     "permuted",
     "save_grid",
+    "worker_count",
 ]

@@ -1,7 +1,6 @@
 """Sets stored as NumPy files."""
 
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from hvae.data.memory import ArraySource
 from hvae.data.split import Split, hashed_rows
+from hvae.data.zipped import stored_array
 from hvae.errors import UserError
 
 # Where a .npz may hold its images, or those of its training split: the first that exists.
@@ -31,12 +31,13 @@ def open_arrays(path: Path, split: Split) -> ArraySource:
     `test_labels`, `train_conditions` and `test_conditions`.
 
     Raises:
-        UserError: naming the file, if it is damaged, pickled, or of another dtype or layout.
+        UserError: naming the file, if it is damaged, pickled, a decompression bomb, or of another
+            dtype or layout.
     """
     try:
         with path.open("rb") as file:
             if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
-                mapped = open_memmap(path, mode="r")
+                mapped = _mapped(path)
                 return _source(path, split, mapped, is_split=False)
             # np.load would take anything else for a pickle, and say so.
             if not zipfile.is_zipfile(file):
@@ -46,8 +47,16 @@ def open_arrays(path: Path, split: Split) -> ArraySource:
                 return _open_npz(path, split, stored)
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {path} as NumPy arrays: {error}") from error
+    # Readers meet hostile bytes with ValueError, OSError, MemoryError, zlib.error, TokenError, ...
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read {path} as NumPy arrays: {reason}") from error
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """A .npy file mapped into memory; a shape that overflows NumPy's sizes is an error."""
+    with np.errstate(all="raise"):
+        return open_memmap(path, mode="r")
 
 
 def _open_npz(path: Path, split: Split, stored: NpzFile) -> ArraySource:
@@ -61,13 +70,15 @@ def _open_npz(path: Path, split: Split, stored: NpzFile) -> ArraySource:
     is_split = "test_images" in stored
     if is_split and split == "test":
         key, prefix = "test_images", "test_"
+    images = stored_array(path, stored, key)
+    assert images is not None  # its key was found
     return _source(
         path,
         split,
-        stored[key],
-        labels=stored.get(f"{prefix}labels"),
-        conditions=stored.get(f"{prefix}conditions"),
-        classes=stored.get("classes"),
+        images,
+        labels=stored_array(path, stored, f"{prefix}labels"),
+        conditions=stored_array(path, stored, f"{prefix}conditions"),
+        classes=stored_array(path, stored, "classes"),
         is_split=is_split,
     )
 

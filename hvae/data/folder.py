@@ -12,7 +12,7 @@ from torch import Tensor
 from hvae.data.config import DataConfig
 from hvae.data.decode import Header, decode, read_header
 from hvae.data.identity import Identity, file_identity
-from hvae.data.listing import list_split
+from hvae.data.listing import Listing, list_split
 from hvae.data.parallel import parallel_map
 from hvae.data.resize import fit
 from hvae.data.split import Split
@@ -64,7 +64,16 @@ class FolderSource:
         Raises:
             UserError: naming the file, if it cannot be read.
         """
-        return torch.from_numpy(fit(decode(self._root / self._names[index]), self.shape))
+        return torch.from_numpy(fit(decode(self.path(index)), self.shape))
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return self._root / self._names[index]
+
+    @property
+    def names(self) -> list[str]:
+        """Relative names of the files, with forward slashes."""
+        return self._names
 
     def identity(self) -> Identity:
         """The count and a hash over names and file contents; computed once."""
@@ -87,6 +96,20 @@ def open_folder(root: Path, split: Split, config: DataConfig) -> FolderSource:
     """
     listing = list_split(root, split)
     bad = _bad_files(listing.root, listing.names) if config.skip_bad else set()
+    return _source(root, split, config, listing, bad)
+
+
+def open_unchecked(root: Path, split: Split, config: DataConfig) -> FolderSource:
+    """As `open_folder`, but with the unreadable files, whatever `skip_bad` says.
+
+    It only decides whether a header that cannot be read is an error where headers are needed.
+    """
+    return _source(root, split, config, list_split(root, split), set())
+
+
+def _source(
+    root: Path, split: Split, config: DataConfig, listing: Listing, bad: set[Path]
+) -> FolderSource:
     names = [name for name in listing.names if listing.root / name not in bad]
     shape = _shape(root, [path for path in listing.everything if path not in bad], config)
     labels = listing.labels(names)
@@ -101,12 +124,16 @@ def _bad_files(root: Path, names: list[str]) -> set[Path]:
     problems = dict(zip(paths, parallel_map(_problem, paths), strict=True))
     bad = {path: problem for path, problem in problems.items() if problem}
     if len(bad) == len(paths):
-        raise UserError(f"none of the {len(paths)} image files in {root} can be read")
+        raise _none_readable(root, len(paths))
     if bad:
         listed = "\n".join([*bad.values()][:SHOWN])
         more = f"\n... and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         warnings.warn(f"skipping {len(bad)} of {len(paths)} files:\n{listed}{more}", stacklevel=3)
     return set(bad)
+
+
+def _none_readable(root: Path, count: int) -> UserError:
+    return UserError(f"none of the {count} image files in {root} can be read")
 
 
 def _problem(path: Path) -> str:
@@ -125,6 +152,8 @@ def _shape(root: Path, paths: list[Path], config: DataConfig) -> tuple[int, int,
     if size is None or channels is None:
         read = _header_or_none if config.skip_bad else read_header
         headers = [header for header in parallel_map(read, paths) if header]
+        if not headers:
+            raise _none_readable(root, len(paths))
         sizes = Counter((header.height, header.width) for header in headers)
         kinds = Counter(header.channels for header in headers)
         size = size or _only(sizes, f"{root} holds images of several sizes (height, width)", "size")
@@ -147,5 +176,5 @@ def _only(found: Counter[Value], problem: str, key: str) -> Value:
     """
     if len(found) > 1:
         listed = ", ".join(f"{value} x {count}" for value, count in found.most_common(SHOWN))
-        raise UserError(f"{problem}: {listed}; set data.{key}")
+        raise UserError(f"{problem}: {listed}; set data.{key} (`hvae data prepare`: --{key})")
     return next(iter(found))

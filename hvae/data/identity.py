@@ -42,17 +42,24 @@ def file_identity(root: Path, names: list[str], shape: tuple[int, int, int]) -> 
         names: sorted relative names, with forward slashes.
         shape: (C, H, W) that the files are decoded to.
     """
+    return named_identity(names, parallel_map(file_sha256, [root / name for name in names]), shape)
+
+
+def named_identity(
+    names: list[str], hashes: Iterable[bytes], shape: tuple[int, int, int]
+) -> Identity:
+    """Identity of image files whose sha256 are known, one for each name; see `file_identity`."""
     digest = hashlib.sha256(_header(shape))
-    hashes = parallel_map(_file_sha256, [root / name for name in names])
     for name, file_hash in zip(names, hashes, strict=True):
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + file_hash)
     return Identity(len(names), digest.hexdigest())
 
 
-def _header(shape: tuple[int, int, int]) -> bytes:
-    return "uint8 {}x{}x{}\n".format(*shape).encode("ascii")
-
-
-def _file_sha256(path: Path) -> bytes:
+def file_sha256(path: Path) -> bytes:
+    """The sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def _header(shape: tuple[int, int, int]) -> bytes:
+    return "uint8 {}x{}x{}\n".format(*shape).encode("ascii")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hvae.data.embedded import FASHION_CLASSES
 from hvae.data.memory import ArraySource
 from hvae.data.split import Split
+from hvae.data.zipped import refuse_bomb
 from hvae.errors import UserError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -56,19 +57,24 @@ def read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     Raises:
         UserError: naming the file, if its header or length is not as it should be.
     """
+    start = 4 + 4 * rank
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(start)
+            if len(header) < start or header[:4] != bytes([0, 0, IDX_UINT8, rank]):
+                raise UserError(
+                    f"{path} is no idx file of {rank}-dimensional bytes: starts {header[:4]!r}"
+                )
+            sizes = np.frombuffer(header, dtype=">i4", offset=4).tolist()
+            promised = math.prod(sizes) if min(sizes) > 0 else 0
+            refuse_bomb(str(path), promised, path.stat().st_size)
+            data = file.read(promised + 1)  # never all: a compressed file may hold gigabytes
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    start = 4 + 4 * rank
-    if len(data) < start or data[:4] != bytes([0, 0, IDX_UINT8, rank]):
-        raise UserError(f"{path} is no idx file of {rank}-dimensional bytes: starts {data[:4]!r}")
-    sizes = np.frombuffer(data, dtype=">i4", count=rank, offset=4).tolist()
-    if min(sizes) < 1 or math.prod(sizes) != len(data) - start:
-        raise UserError(
-            f"{path} promises {' x '.join(map(str, sizes))} bytes and holds {len(data) - start}"
-        )
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(sizes)
+    if not promised or len(data) != promised:
+        found = f"{len(data)} or more" if len(data) > promised else len(data)
+        raise UserError(f"{path} promises {' x '.join(map(str, sizes))} bytes and holds {found}")
+    return np.frombuffer(data, dtype=np.uint8).reshape(sizes)
 
 
 def _read_split(folder: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -1,6 +1,8 @@
 """Which files of a folder are images, which split they belong to, and what class they show."""
 
+import errno
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,31 +69,82 @@ def list_split(root: Path, split: Split) -> Listing:
 
 
 def list_images(root: Path) -> list[str]:
-    """Relative names of all image files below a folder, sorted.
+    """Relative names of all image files below a folder, sorted; see `scan`.
+
+    Raises:
+        UserError: if there is none, or a folder cannot be read.
+    """
+    names = scan(root).images
+    if not names:
+        raise UserError(f"no image in {root}; accepted are {', '.join(SUFFIXES)}, at any depth")
+    return names
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies below a folder, by names relative to it.
+
+    Attributes:
+        images: files with the suffix of an image, sorted.
+        others: how many files there are with each other suffix, the commonest first.
+        dead_links: links that add nothing, with their kind: "link loop" to a folder that the link
+            lies in or to itself, "repeated folder" to one that is read anyway, "broken link".
+    """
+
+    images: list[str]
+    others: dict[str, int]
+    dead_links: dict[str, str]
+
+
+def scan(root: Path) -> Scan:
+    """Looks through a folder at any depth.
 
     Every real folder is read once, under its own name where it lies below `root`, so symbolic
     links neither loop nor bring an image twice. Hidden files and folders are left out.
 
     Raises:
-        UserError: if there is none, or a folder cannot be read.
+        UserError: if a folder cannot be read.
     """
-    names: list[str] = []
+    images: list[str] = []
+    others: Counter[str] = Counter()
+    dead_links: dict[str, str] = {}
     seen: set[str] = set()
     folders, links = [root], list[Path]()
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
-        if os.path.realpath(folder) in seen:
+        real = os.path.realpath(folder)
+        if real in seen:
+            inside = Path(os.path.realpath(folder.parent)).is_relative_to(real)
+            name = folder.relative_to(root).as_posix()
+            dead_links[name] = "link loop" if inside else "repeated folder"
             continue
-        seen.add(os.path.realpath(folder))
+        seen.add(real)
         for path in _visible(folder):
+            name = path.relative_to(root).as_posix()
             # os.path.isdir is False for a link to itself, where DirEntry.is_dir raises.
             if os.path.isdir(path):
                 (links if path.is_symlink() else folders).append(path)
             elif path.name.lower().endswith(SUFFIXES):
-                names.append(path.relative_to(root).as_posix())
-    if not names:
-        raise UserError(f"no image in {root}; accepted are {', '.join(SUFFIXES)}, at any depth")
-    return sorted(names)
+                images.append(name)
+            elif path.is_symlink() and not os.path.exists(path):
+                dead_links[name] = _dead_link(path)
+            else:
+                others[path.suffix.lower() or "no suffix"] += 1
+    return Scan(sorted(images), dict(others.most_common()), dict(sorted(dead_links.items())))
+
+
+def _dead_link(path: Path) -> str:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "link loop"
+    return "broken link"
+
+
+def printable(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8, which JSON has no place for, are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """Endless batches from a source, where the position in the order is the whole state."""
 
 import itertools
-import signal
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -9,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from hvae.data.sampler import image_order, random_bits
 from hvae.data.source import ImageSource, SupportsTake
+from hvae.data.workers import PREFETCH, read_in_workers
 from hvae.errors import UserError
 
 Indices = NDArray[np.int64]  # (B,)
@@ -50,13 +50,21 @@ class Loader:
         flip: mirror each image left to right with probability one half, anew in every epoch.
         workers: processes that decode; 0 decodes in this one. Sources that can be indexed directly
             (`SupportsTake`) are, whatever the number.
+        prefetch: batches that each worker reads ahead.
 
     Raises:
         UserError: if the source is empty.
     """
 
     def __init__(
-        self, source: ImageSource, *, batch: int, seed: int, flip: bool = False, workers: int = 0
+        self,
+        source: ImageSource,
+        *,
+        batch: int,
+        seed: int,
+        flip: bool = False,
+        workers: int = 0,
+        prefetch: int = PREFETCH,
     ) -> None:
         if len(source) == 0:
             raise UserError(f"{source.name} ({source.split}) has no images to load")
@@ -67,6 +75,7 @@ class Loader:
         self.seed = seed
         self.flip = flip
         self.workers = workers
+        self.prefetch = prefetch
 
     def batches(self, position: int) -> Iterator[Batch]:
         """Yields batches from a position on, without end.
@@ -77,14 +86,16 @@ class Loader:
 
         Raises:
             UserError: naming the file, at the batch that holds an unreadable one.
+            WorkerLostError: at a batch that a killed worker owed.
         """
         if position < 0:
             raise ValueError(f"wanted a position >= 0, got {position}")
-        return self._batches(position)
+        # Workers start here, in the caller's thread: processes are not forked by a thread.
+        return self._batches(position, self._read(position))
 
-    def _batches(self, position: int) -> Iterator[Batch]:
+    def _batches(self, position: int, items: Iterator[IndexedImages]) -> Iterator[Batch]:
         positions = itertools.count(position, self.batch)
-        for start, (indices, images) in zip(positions, self._read(position), strict=False):
+        for start, (indices, images) in zip(positions, items, strict=False):
             labels = None if self.source.labels is None else self.source.labels[indices]
             given = self.source.conditions
             conditions = None if given is None else given[indices]
@@ -98,7 +109,7 @@ class Loader:
         order = _Order(self.seed, position, self.batch, len(self.source))
         if isinstance(self.source, SupportsTake):
             return _taken(self.source, order)
-        return _decoded(self.source, order, self.workers)
+        return _raised(read_in_workers(_Rows(self.source), order, self.workers, self.prefetch))
 
     def _mirror(self, images: Tensor, position: int) -> None:
         """Flips, in place, the images whose position says so."""
@@ -125,17 +136,8 @@ def _taken(source: SupportsTake, order: _Order) -> Iterator[IndexedImages]:
         yield torch.from_numpy(indices), source.take(indices)
 
 
-def _decoded(source: ImageSource, order: _Order, workers: int) -> Iterator[IndexedImages]:
-    loader = DataLoader(
-        _Rows(source),
-        sampler=order,
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=_ignore_interrupts,
-        # Its own, because DataLoader would draw a seed from the global generator.
-        generator=torch.Generator(),
-    )
-    for item in loader:
+def _raised(items: Iterator[IndexedImages | UserError]) -> Iterator[IndexedImages]:
+    for item in items:
         if isinstance(item, UserError):
             raise item
         yield item
@@ -158,8 +160,3 @@ class _Rows(Dataset[IndexedImages | UserError]):
         except UserError as error:
             return error
         return torch.from_numpy(indices), torch.from_numpy(images)
-
-
-def _ignore_interrupts(_worker: int) -> None:
-    """Leaves Ctrl-C, which reaches every process of a terminal, to the training process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

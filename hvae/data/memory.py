@@ -1,7 +1,7 @@
 """A set whose pixels are one array, in memory or mapped from a file."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,19 @@ from hvae.data.parallel import parallel_map
 from hvae.data.resize import fit
 
 CHUNK_IMAGES = 1024
+
+
+class Pixels(Protocol):
+    """What is indexed like an array uint8 (N, C, H, W): by a row or by an array of them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
 
 
 class ArraySource:
@@ -29,22 +42,25 @@ class ArraySource:
         classes: the name of each label, or None.
         conditions: what else is known of every image, (N, ...): vectors of float32, or uint8 images
             (C, H, W). None: nothing.
+        identity: None hashes the pixels when it is asked for.
     """
 
     def __init__(
         self,
         name: str,
         split: str,
-        images: NDArray[np.uint8],
+        images: Pixels,
         *,
         rows: NDArray[np.int64] | None = None,
         labels: NDArray[np.integer] | None = None,
         classes: tuple[str, ...] | None = None,
         conditions: NDArray[Any] | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.name = name
         self.split = split
         self.classes = classes
+        self._given_identity = identity
         self._images = images
         self._rows = np.arange(len(images)) if rows is None else rows
         self.labels = (
@@ -70,7 +86,7 @@ class ArraySource:
 
     def identity(self) -> Identity:
         """The count and the hash of all pixels; computed once."""
-        return self._identity
+        return self._given_identity or self._identity
 
     @cached_property
     def _identity(self) -> Identity:

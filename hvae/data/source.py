@@ -16,7 +16,9 @@ from hvae.data.folder import open_folder
 from hvae.data.generated import ShapesSource
 from hvae.data.identity import Identity
 from hvae.data.idx import open_fashion_mnist, open_idx
+from hvae.data.manifest import is_prepared
 from hvae.data.memory import ArraySource
+from hvae.data.prepared import open_prepared
 from hvae.data.split import Split
 from hvae.errors import UserError
 
@@ -75,6 +77,7 @@ KINDS: dict[str, Callable[[Path, Split], ArraySource]] = {
     "idx": open_idx,
     "fashion-mnist": open_fashion_mnist,
 }
+FOLDERS = ("folder", "prepared")
 ARRAY_SUFFIXES = (".npy", ".npz")
 
 
@@ -88,9 +91,12 @@ def open_source(config: DataConfig, split: Split) -> ImageSource:
       a folder of the same name.
     * a folder of images: `train/` and `test/` or `valid/` are splits, otherwise the hash of the
       relative name sends one image in 20 to test; sub-folders are classes (see `list_split`).
+    * a folder that `hvae data prepare` made, by its manifest: the same images, split and labels as
+      those of its source.
     * a `.npy` or `.npz` file: without given test images the hash of the index sends one in 20 to
       test (see `open_arrays`).
-    * `kind:PATH` with kind folder, npy, npz, idx or fashion-mnist, which forces the reading.
+    * `kind:PATH` with kind folder, prepared, npy, npz, idx or fashion-mnist, which forces the
+      reading.
 
     Arrays of another size or channel count are converted here, once and in memory; files of a
     folder when they are read.
@@ -105,24 +111,42 @@ def open_source(config: DataConfig, split: Split) -> ImageSource:
         return ShapesSource(split, (config.channels or 3, *(config.height_width or (32, 32))))
     if word in WORDS:
         return WORDS[word](split).fitted(config)
-    kind, path = _kind_and_path(word)
+    kind, path = kind_and_path(word)
     if kind == "folder":
         return open_folder(path, split, config)
+    if kind == "prepared":
+        return _as_prepared(open_prepared(path, split), config)
     return KINDS[kind](path, split).fitted(config)
 
 
-def _kind_and_path(word: str) -> tuple[str, Path]:
+def _as_prepared(source: ArraySource, config: DataConfig) -> ArraySource:
+    """The source if it is what the configuration asks for; resizing again would blur it."""
+    channels, height, width = source.shape
+    if config.height_width in (None, (height, width)) and config.channels in (None, channels):
+        return source
+    raise UserError(
+        f"{config.source} was prepared at {height} x {width} with {channels} channels; leave "
+        "data.size and data.channels out, or prepare its source again at what they say"
+    )
+
+
+def stands_alone(word: str) -> bool:
+    """Whether a word names a set by itself, without a path."""
+    return word == "shapes" or word in WORDS
+
+
+def kind_and_path(word: str) -> tuple[str, Path]:
     """The reading and the path that a word asks for, explicitly or by what lies at the path."""
     kind, colon, rest = word.partition(":")
     if kind == "hf" and colon:
         raise UserError(
             f"{word}: Hugging Face sets cannot be read yet; export the images to a folder or a .npz"
         )
-    if colon and (kind == "folder" or kind in KINDS):
+    if colon and (kind in FOLDERS or kind in KINDS):
         return kind, Path(rest).expanduser()
     path = Path(word).expanduser()
     if path.is_dir():
-        return "folder", path
+        return "prepared" if is_prepared(path) else "folder", path
     if path.suffix.lower() in ARRAY_SUFFIXES and path.exists():
         return "npy", path
     if path.exists():
@@ -133,12 +157,12 @@ def _kind_and_path(word: str) -> tuple[str, Path]:
 def _unknown(word: str) -> str:
     """The message for a word that names nothing, with the nearest word that would."""
     kind, colon, rest = word.partition(":")
-    known = ["folder", *KINDS] if colon else ["shapes", *WORDS]
+    known = [*FOLDERS, *KINDS] if colon else ["shapes", *WORDS]
     nearest = difflib.get_close_matches(kind, known, n=1)
     if nearest:
         return f"no set or file is named {word}; did you mean {nearest[0]}{colon}{rest}?"
     return (
         f"no set or file is named {word}; wanted {', '.join(['shapes', *WORDS])}, a folder of "
-        f"images, a .npy or .npz file, or KIND:PATH with KIND {', '.join(['folder', *KINDS])}; "
+        f"images, a .npy or .npz file, or KIND:PATH with KIND {', '.join([*FOLDERS, *KINDS])}; "
         "a configuration takes it from data.source=PATH, such as data.source=~/photos"
     )

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from hvae import checkpoint
-from hvae.data import ImageSource, Loader, complete_condition, open_source
+from hvae.data import (
+    ImageSource,
+    Loader,
+    Prefetcher,
+    complete_condition,
+    open_source,
+    worker_count,
+)
 from hvae.errors import TrainingError
 from hvae.metrics.likelihood import LikelihoodResult
 from hvae.models import HVAE
@@ -163,16 +170,17 @@ class _Run:
     def _train(self, stop: StopRequest, progress: TrainingProgress) -> bool:
         """Goes on to the end of the run; returns whether a signal stopped it before."""
         self.trackers.begin(self.stepper.images)
-        for batch in self._batches():
-            self._step(batch, progress)
-            if stop.requested:
-                self.result = None  # an evaluation on the way is not the run's score
-                self._checkpoint(good=False)
-                return True
+        with closing(self._batches()) as batches:
+            for batch in batches:
+                self._step(batch, progress)
+                if stop.requested:
+                    self.result = None  # an evaluation on the way is not the run's score
+                    self._checkpoint(good=False)
+                    return True
         self._finish(progress)
         return False
 
-    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
+    def _batches(self) -> Generator[tuple[Tensor, ...], None, None]:
         """Yields the images that are left, and their conditions for a model that takes any.
 
         The last batch is cut to the length of the run.
@@ -183,18 +191,20 @@ class _Run:
             batch=data.batch,
             seed=derive_seed(self.config.seed, "data"),
             flip=data.flip,
-            workers=data.workers,
+            workers=worker_count(data.workers, self.stepper.model.device),
         )
         model = self.stepper.model
         seed = derive_seed(self.config.seed, "condition")
-        for batch in loader.batches(self.stepper.images):
-            left = total - batch.position
-            if left <= 0:
-                return
-            x = batch.images.to(model.device, non_blocking=True)
-            rng = make_rng(seed, batch.position, model.device)
-            cond = model.condition_of(x, batch.labels, batch.conditions, rng=rng)
-            yield (x[:left],) if cond is None else (x[:left], cond[:left])
+        with Prefetcher(loader.batches(self.stepper.images), model.device) as batches:
+            for batch in batches:
+                left = total - batch.position
+                if left <= 0:
+                    return
+                self.meter.add(wait=batches.waited)
+                x = batch.images
+                rng = make_rng(seed, batch.position, model.device)
+                cond = model.condition_of(x, batch.labels, batch.conditions, rng=rng)
+                yield (x[:left],) if cond is None else (x[:left], cond[:left])
 
     def _step(self, batch: tuple[Tensor, ...], progress: TrainingProgress) -> None:
         began = time.monotonic()
@@ -236,7 +246,7 @@ class _Run:
 
     def _log_train(self, report: StepReport, batch: int) -> str:
         means: dict[str, Any] = self.meter.means()
-        seconds = means.pop("seconds")
+        seconds, wait = means.pop("seconds"), means.pop("wait")
         kl = sum(means.get("kl_per_group", ()))
         nats = means.get("nll", math.nan) + kl
         row = {
@@ -252,7 +262,8 @@ class _Run:
             "clip_norm": report.clip_norm,
             "skips": self.stepper.guard.skips,
             "rollbacks": self.stepper.guard.rollbacks,
-            "images_per_second": batch / seconds,
+            "images_per_second": batch / (seconds + wait),
+            "data_wait": wait / (seconds + wait),
             "memory_mib": peak_memory_mib(self.stepper.model.device),
         }
         self.log.append(row)

@@ -20,6 +20,20 @@ def test_progress_without_a_terminal_is_a_line_per_tenth(
     assert err.splitlines() == [f"images: {done} of 1000" for done in range(100, 1001, 100)]
 
 
+def test_progress_tells_the_time_that_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 130.0, 160.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with progress("images", 400) as update:
+        update(100)
+        update(400)
+    assert capsys.readouterr().err.splitlines() == [
+        "images: 100 of 400, 0:01:30 left",
+        "images: 400 of 400",
+    ]
+
+
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -8,7 +8,12 @@ def test_defaults_leave_size_and_channels_to_the_set():
     config = DataConfig(source="emoji-32")
     assert config.height_width is None
     assert config.channels is None
-    assert (config.batch, config.workers, config.skip_bad, config.flip) == (32, 0, False, False)
+    assert (config.batch, config.workers, config.skip_bad, config.flip) == (
+        32,
+        "auto",
+        False,
+        False,
+    )
 
 
 def test_one_number_is_a_square_and_a_yaml_list_is_height_and_width():
@@ -28,6 +33,7 @@ def test_one_number_is_a_square_and_a_yaml_list_is_height_and_width():
         {"batch": 0},
         {"batch": "32"},
         {"workers": -1},
+        {"workers": "all"},
         {"flip": 1},
         {"source": ""},
         {"sorce": "emoji-32"},

@@ -1,0 +1,39 @@
+"""Files that appear whole or not at all, and folders that one process writes to at a time."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a file whole or not at all: to a temporary name, synced, then renamed."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    temporary.rename(file)
+    sync(file.parent)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Holds a lock file, made if missing, against other processes until the context ends.
+
+    A lock that processes forked in the context do not inherit: after a kill they would hold it.
+
+    Raises:
+        BlockingIOError: if another process holds it.
+    """
+    with file.open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
