@@ -20,6 +20,7 @@ from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.build import build_model, complete
 from hvae.training.config import Config
 from hvae.training.diagnostics import collapse_warning
+from hvae.training.distributed import World
 from hvae.training.evaluation import evaluate
 from hvae.training.locate import Place
 from hvae.training.memory import peak_memory_mib
@@ -36,6 +37,7 @@ from hvae.training.recovery import (
     in_words,
 )
 from hvae.training.run_folder import RunFolder
+from hvae.training.sharding import birthplace
 from hvae.training.sheets import write_sheets
 from hvae.training.signals import StopRequest, stop_on_signal
 from hvae.training.step import Stepper, StepReport
@@ -61,7 +63,9 @@ class FitResult:
     rollbacks: int = 0
 
 
-def fit(config: Config, *, device: torch.device | str | None = None) -> FitResult:
+def fit(
+    config: Config, *, device: torch.device | str | None = None, world: World | None = None
+) -> FitResult:
     """Trains the run a configuration describes, from its last checkpoint if it has one.
 
     On one machine and device kind the result is the same, bit for bit, however often the run was
@@ -70,19 +74,23 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
     Args:
         config: the run; sizes it leaves open are taken from the data.
         device: None takes the GPU if there is one.
+        world: the processes that train together, from `joined`; `device` is then theirs. All call
+            this alike, and only the first one writes.
 
     Raises:
         UserError: if the data, the layout or the run folder do not fit; nothing is written then.
         TrainingError: if training cannot go on.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    train, test = open_source(config.data, "train"), open_source(config.data, "test")
-    config = complete(config, train)
-    complete_condition(config.model.condition, test)  # a check: both splits tell the same
-    model = build_model(config, device)
-    folder = RunFolder(config)
-    with folder.locked(), stop_on_signal() as stop:
-        return _Run(config, folder, model, train, test).go(stop)
+    world = world or World(device=device)
+    with world.noticing_losses():
+        with world.agreed():
+            train, test = open_source(config.data, "train"), open_source(config.data, "test")
+            config = complete(config, train)
+            complete_condition(config.model.condition, test)  # a check: both splits tell the same
+            model = build_model(config, birthplace(world, config.train.sharding))
+        folder = RunFolder(config, world)
+        with folder.locked(), stop_on_signal(patient=world.size > 1) as stop:
+            return _Run(config, folder, model, train, test, world).go(stop)
 
 
 class _Run:
@@ -95,11 +103,12 @@ class _Run:
         model: HVAE,
         train: ImageSource,
         test: ImageSource,
+        world: World,
     ) -> None:
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.world = config, folder, world
         self.train, self.test = train, test
-        self.stepper = Stepper(model, config.train, config.seed)
-        self.log = MetricsLog(folder.metrics)
+        self.stepper = Stepper(model, config.train, config.seed, world)
+        self.log = MetricsLog(folder.metrics, writes=world.first)
         self.meter = Meter()
         self.recovery = Recovery()
         self.result: dict[str, Any] | None = None
@@ -113,7 +122,7 @@ class _Run:
         total = self.config.train.images
         if self.result is not None and self.stepper.images >= total:
             return self._fit_result(stopped=False)
-        with TrainingProgress(total, self.stepper.images) as progress:
+        with TrainingProgress(total, self.stepper.images, quiet=not self.world.first) as progress:
             if latest is not None:
                 progress.say(f"resuming {self.folder.path} at {self.stepper.images:,} images")
             while True:
@@ -124,46 +133,46 @@ class _Run:
 
     def _train(self, stop: StopRequest, progress: TrainingProgress) -> bool:
         """Goes on to the end of the run; returns whether a signal stopped it before."""
-        for batch in self._batches():
-            self._step(batch, progress)
-            if stop.requested:
+        for total, batch in self.world.in_step(self._batches()):
+            self._step(total, batch, progress)
+            if self.world.any(stop.requested):
                 self.result = None  # an evaluation on the way is not the run's score
                 self._checkpoint(good=False)
                 return True
         self._finish(progress)
         return False
 
-    def _batches(self) -> Iterator[tuple[Tensor, ...]]:
-        """Yields the images that are left, and their conditions for a model that takes any.
+    def _batches(self) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Yields what is left: the size of a batch, this process's images of it, their conditions.
 
-        The last batch is cut to the length of the run.
+        Conditions are there for a model that takes any. The last batch is cut to the length of the
+        run.
         """
-        data, total = self.config.data, self.config.train.images
+        data = self.config.data
         loader = Loader(
             self.train,
             batch=data.batch,
             seed=derive_seed(self.config.seed, "data"),
             flip=data.flip,
             workers=data.workers,
+            rank=self.world.rank,
+            ranks=self.world.size,
         )
         model = self.stepper.model
         seed = derive_seed(self.config.seed, "condition")
-        for batch in loader.batches(self.stepper.images):
-            left = total - batch.position
-            if left <= 0:
-                return
+        for batch in loader.batches(self.stepper.images, self.config.train.images):
             x = batch.images.to(model.device, non_blocking=True)
             rng = make_rng(seed, batch.position, model.device)
             cond = model.condition_of(x, batch.labels, batch.conditions, rng=rng)
-            yield (x[:left],) if cond is None else (x[:left], cond[:left])
+            yield batch.total, ((x,) if cond is None else (x, cond))
 
-    def _step(self, batch: tuple[Tensor, ...], progress: TrainingProgress) -> None:
+    def _step(self, total: int, batch: tuple[Tensor, ...], progress: TrainingProgress) -> None:
         began = time.monotonic()
         before = self.stepper.images
         try:
-            report = self.stepper.step(*batch)
+            report = self.stepper.step(*batch, total=total)
         except Diverged as reason:
-            reason.place = self.stepper.locate(*batch)
+            reason.place = self.stepper.locate(*batch, total=total)
             raise
         self.meter.add(skipped=float(report.skipped), seconds=time.monotonic() - began)
         if math.isfinite(report.grad_norm):  # one bad step must not blank a whole row
@@ -183,7 +192,7 @@ class _Run:
 
         progress.update(now)
         if due(every.log_every):
-            progress.report(now, self._log_train(report, len(batch[0])))
+            progress.report(now, self._log_train(report, total))
         if now >= every.images:
             return  # the end has its own evaluation, sheets and checkpoint
         if due(every.eval_every):
@@ -272,8 +281,9 @@ class _Run:
         return score
 
     def _write_sheets(self, stem: str) -> None:
-        with self._averaged_model() as model:
-            write_sheets(model, self.test, self.folder.samples, stem, seed=self.config.seed)
+        folder = self.folder.samples if self.world.first else None
+        with self._averaged_model() as model, self.world.agreed():
+            write_sheets(model, self.test, folder, stem, seed=self.config.seed)
 
     @contextmanager
     def _averaged_model(self) -> Iterator[HVAE]:
@@ -373,28 +383,29 @@ class _Run:
 
     def _start_over(self) -> None:
         """Puts the run back to its initial state; there is no checkpoint of it."""
-        model = build_model(self.config, self.stepper.model.device)
-        self.stepper = Stepper(model, self.config.train, self.config.seed)
+        model = build_model(self.config, birthplace(self.world, self.config.train.sharding))
+        self.stepper = Stepper(model, self.config.train, self.config.seed, self.world)
         self.meter = Meter()
         self.log.cut_after(-1)
 
     def _restore(self, folder: Path) -> None:
-        state = checkpoint.read_state(folder)
-        tensors = {
-            stem: checkpoint.read_tensors(folder / f"{stem}.safetensors")
-            for stem in self.stepper.tensors()
-        }
-        wanted = self.stepper.model.state_dict()
-        for stem in ("model", "ema"):
-            checkpoint.check_tensors(tensors[stem], wanted, folder / f"{stem}.safetensors")
-        self.stepper.load(tensors, state)
-        self.meter.load_state_dict(state["meter"])
-        self.recovery = Recovery.of(state)
-        self.result = state["result"]
-        self.log.cut_after(self.stepper.steps)
-        logged = sum(row["event"] == ROLLBACK for row in self.log.rows("alarm"))
-        for row in self.recovery.alarms[logged:]:
-            self.log.append(row)
+        with self.world.agreed():
+            state = checkpoint.read_state(folder)
+            tensors = {
+                stem: checkpoint.read_tensors(folder / f"{stem}.safetensors")
+                for stem in self.stepper.tensors()
+            }
+            wanted = self.stepper.model.state_dict()
+            for stem in ("model", "ema"):
+                checkpoint.check_tensors(tensors[stem], wanted, folder / f"{stem}.safetensors")
+            self.stepper.load(tensors, state)
+            self.meter.load_state_dict(state["meter"])
+            self.recovery = Recovery.of(state)
+            self.result = state["result"]
+            self.log.cut_after(self.stepper.steps)
+            logged = sum(row["event"] == ROLLBACK for row in self.log.rows("alarm"))
+            for row in self.recovery.alarms[logged:]:
+                self.log.append(row)
 
     def _fit_result(self, *, stopped: bool) -> FitResult:
         result = {} if stopped else self.result or {}

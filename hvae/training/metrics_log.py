@@ -10,14 +10,20 @@ from hvae.checkpoint import write_text
 
 
 class MetricsLog:
-    """Appends rows; every row names its step, and rows past a checkpoint's step are cut."""
+    """Appends rows; every row names its step, and rows past a checkpoint's step are cut.
 
-    def __init__(self, file: Path) -> None:
+    Args:
+        file: where they are.
+        writes: False leaves the file to another process: nothing is written, no row is read.
+    """
+
+    def __init__(self, file: Path, *, writes: bool = True) -> None:
         self.file = file
+        self.writes = writes
 
     def cut_after(self, step: int) -> None:
         """Drops rows past a step, and a last line that a kill left half written."""
-        if not self.file.exists():
+        if not self.writes or not self.file.exists():
             return
         kept = []
         for line in self.file.read_text(encoding="utf-8").splitlines():
@@ -31,11 +37,15 @@ class MetricsLog:
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
         """Returns the whole rows of a kind."""
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        if not self.writes or not self.file.exists():
+            return []
+        lines = self.file.read_text(encoding="utf-8").splitlines()
         return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a row, synced: a checkpoint must not know of rows that are lost."""
+        if not self.writes:
+            return
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(_finite(row)) + "\n")
             stream.flush()

@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 
 from hvae.losses.schedule import cosine_decay, linear_ramp
 from hvae.training.config import TrainConfig
+from hvae.training.sharding import fill
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
@@ -50,4 +51,5 @@ def load_optimizer_tensors(
         parameter = parameters[name]
         # Moments lie in memory as their parameter does: kernels round differently per layout.
         own = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor)
-        optimizer.state[parameter][key] = own.copy_(tensor).detach()
+        fill(own, tensor)
+        optimizer.state[parameter][key] = own

@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,30 @@ from hvae import __version__, checkpoint
 from hvae.errors import UserError
 from hvae.training.config import Config
 from hvae.training.config_file import config_yaml
+from hvae.training.distributed import World
 from hvae.training.metrics_log import Meter
 from hvae.training.recovery import Recovery
+from hvae.training.sharding import gathered
 from hvae.training.step import Stepper
 
 # What may differ between the command that began a run and one that goes on with it: lengths and
-# intervals, and what has no influence on the weights.
+# intervals, and what has no influence on the weights beyond rounding.
 _FREE = {
     "runs_dir", "eval", "data.workers", "train.images", "train.keep_last", "train.log_every",
     "train.sample_every", "train.checkpoint_every", "train.eval_every",
-    "train.guard.max_rollbacks",
+    "train.guard.max_rollbacks", "train.sharding",
 }  # fmt: skip
 
 
 class RunFolder:
-    """`<runs_dir>/<name>` of a configuration."""
+    """`<runs_dir>/<name>` of a configuration.
 
-    def __init__(self, config: Config) -> None:
+    Of several processes the first one reads and writes, and all learn what came of it; every method
+    is called in all of them.
+    """
+
+    def __init__(self, config: Config, world: World | None = None) -> None:
+        self.world = world or World()
         self.path = Path(config.runs_dir) / config.name
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples"
@@ -41,6 +48,14 @@ class RunFolder:
         Raises:
             UserError: if another process holds it, or it cannot be written.
         """
+        with ExitStack() as held:
+            with self.world.agreed():
+                if self.world.first:
+                    held.enter_context(self._lock())
+            yield
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("w")
@@ -62,6 +77,10 @@ class RunFolder:
         Raises:
             UserError: if the checkpoint was made under another configuration; names the keys.
         """
+        latest = self.world.by_first(lambda: self._begin(config))
+        return None if latest is None else Path(latest)
+
+    def _begin(self, config: Config) -> str | None:
         latest = checkpoint.latest_checkpoint(self.path)
         if latest is not None:
             saved = _completed(checkpoint.read_state(latest)["config"])
@@ -72,11 +91,11 @@ class RunFolder:
                     "values to resume it, or name=... for a new run"
                 )
         checkpoint.write_text(self.path / "config.yaml", config_yaml(config))
-        return latest
+        return None if latest is None else str(latest)
 
     def rewind(self, step: int) -> Path:
         """Puts the checkpoint of an earlier step in force again and returns its folder."""
-        return checkpoint.rewind(self.path, step)
+        return Path(self.world.by_first(lambda: str(checkpoint.rewind(self.path, step))))
 
     def save(
         self,
@@ -104,14 +123,15 @@ class RunFolder:
             "config": as_json(config),
             "versions": {"hvae": __version__, "torch": torch.__version__},
         }
-        checkpoint.save(
-            self.path,
-            stepper.steps,
-            stepper.tensors(),
-            state,
-            keep_last=config.train.keep_last,
-            keep=recovery.good_step,
-        )
+        tensors = gathered(stepper.tensors(), self.world)
+        keep_last, keep = config.train.keep_last, recovery.good_step
+
+        def commit() -> None:
+            checkpoint.save(
+                self.path, stepper.steps, tensors, state, keep_last=keep_last, keep=keep
+            )
+
+        self.world.by_first(commit)
 
 
 def as_json(config: Config) -> dict[str, Any]:

@@ -15,7 +15,9 @@ _SAMPLES = 64
 _PAIRS = 32
 
 
-def write_sheets(model: HVAE, test: ImageSource, folder: Path, stem: str, *, seed: int) -> None:
+def write_sheets(
+    model: HVAE, test: ImageSource, folder: Path | None, stem: str, *, seed: int
+) -> None:
     """Writes `samples-<stem>.png` and `reconstructions-<stem>.png` into a folder.
 
     The second holds the first test images, each followed by its reconstruction from all latents. A
@@ -24,14 +26,13 @@ def write_sheets(model: HVAE, test: ImageSource, folder: Path, stem: str, *, see
     Args:
         model: in evaluation mode, with the weights to show.
         test: where the originals come from.
-        folder: of the sheets.
+        folder: of the sheets. None: draw them only; a model that is cut runs in all processes.
         stem: ends their names.
         seed: of the draws; equal seeds show the same samples as training goes on.
     """
     originals, conditions = _examples(model, test, min(_PAIRS, len(test)))
     rebuilt = reconstruct(model, originals, seed=seed, cond=conditions).cpu()
     pairs = torch.stack((originals, rebuilt), 1).flatten(0, 1)
-    save_grid(pairs, folder / f"reconstructions-{stem}.png", columns=_COLUMNS)
     columns = _COLUMNS
     if classes := model.config.condition.classes:
         columns = min(len(classes), _SAMPLES)
@@ -39,7 +40,9 @@ def write_sheets(model: HVAE, test: ImageSource, folder: Path, stem: str, *, see
     elif conditions is not None:
         conditions = conditions[torch.arange(_SAMPLES) % len(conditions)]
     samples = model.sample(_SAMPLES, seed=seed, cond=conditions)
-    save_grid(samples, folder / f"samples-{stem}.png", columns=columns)
+    if folder is not None:
+        save_grid(pairs, folder / f"reconstructions-{stem}.png", columns=_COLUMNS)
+        save_grid(samples, folder / f"samples-{stem}.png", columns=columns)
 
 
 def _examples(model: HVAE, test: ImageSource, count: int) -> tuple[Tensor, Tensor | None]:
