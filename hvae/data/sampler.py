@@ -65,12 +65,12 @@ def block(count: int, rank: int, ranks: int) -> range:
     """Which of `count` consecutive positions are process `rank`'s of `ranks`.
 
     Blocks are contiguous, follow each other by rank and differ in length by one at most; with more
-    processes than positions some are empty.
+    processes than positions some are empty, but never the first.
 
     >>> [block(5, rank, 2) for rank in (0, 1)]
-    [range(0, 2), range(2, 5)]
+    [range(0, 3), range(3, 5)]
     """
-    return range(count * rank // ranks, count * (rank + 1) // ranks)
+    return range(-(-count * rank // ranks), -(-count * (rank + 1) // ranks))
 
 
 def random_bits(seed: int, counter: NDArray[np.int64], purpose: str) -> UInts:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from hvae.data.sampler import block
 from hvae.errors import HvaeError, TrainingError, UserError
+from hvae.training.rendezvous import meet
 
 _PATIENCE = timedelta(days=7)  # with a process that lives; a lost one closes its connections
 _FAREWELL = timedelta(seconds=10)
@@ -197,10 +198,13 @@ def joined() -> Iterator[World]:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    found, rank, size = next(dist.rendezvous("env://"))
+    store = meet(found, rank, size)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        yield World(dist.get_rank(), size, device, control)
+        yield World(rank, size, device, control)
     finally:
         dist.destroy_process_group()
 

@@ -87,24 +87,25 @@ def locate(
     model.zero_grad()
     with finding(model, finder):
         elbo, loss = losses()
-        _look_at_terms(finder, elbo, loss)
+        _look_at_terms(finder, elbo)
         if not world.any(finder.place is not None):
-            loss.backward()
-            _look_at_gradients(finder, model)
+            if not _finite(loss):  # of all processes alike, so that all do the same here
+                finder.note("objective", "the objective")
+            else:
+                loss.backward()
+                _look_at_gradients(finder, model)
     model.zero_grad()
     finds = world.gather(None if finder.place is None else asdict(finder.place))
     found = next((find for find in finds if find is not None), None)
     return _largest_term(elbo) if found is None else Place(**found)
 
 
-def _look_at_terms(finder: Finder, elbo: Elbo, loss: Tensor) -> None:
+def _look_at_terms(finder: Finder, elbo: Elbo) -> None:
     for group, kl in enumerate(elbo.kl.unbind(1)):
         if not _finite(kl):
             finder.note(f"decoder.blocks.{group}", f"the KL of group {group + 1} {_rows(kl)}")
     if not _finite(elbo.nll):
         finder.note("likelihood", f"-ln p(x | z) of the likelihood {_rows(elbo.nll)}")
-    if not _finite(loss):
-        finder.note("objective", "the objective")
 
 
 def _look_at_gradients(finder: Finder, model: nn.Module) -> None:

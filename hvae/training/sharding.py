@@ -104,6 +104,8 @@ def _cut(model: HVAE, world: World) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    # Nothing writes in place into what a block returns, some of which are views.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     mesh = init_device_mesh(world.device.type, (world.size,))
     # The root too goes back to its parts: an evaluation under the average would leave the average
