@@ -21,6 +21,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from hvae.data.sampler import block
 from hvae.errors import HvaeError, TrainingError, UserError
@@ -166,7 +167,7 @@ class World:
                 raise
             raise TrainingError(
                 f"process {self.rank} of {self.size} has lost another one, or the way to it "
-                f"({str(error).splitlines()[0]}). The run goes on from its latest checkpoint by "
+                f"({str(error).split('. ')[0]}). The run goes on from its latest checkpoint by "
                 "the same command, and under torchrun --max-restarts by itself"
             ) from None
 
@@ -198,7 +199,7 @@ def joined() -> Iterator[World]:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    found, rank, size = next(dist.rendezvous("env://"))
+    found, rank, size = next(rendezvous("env://"))
     store = meet(found, rank, size)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)

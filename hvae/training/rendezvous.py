@@ -8,7 +8,7 @@ therefore meets under a prefix of its own, which its first process makes up and 
 import time
 import uuid
 
-import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from hvae.errors import TrainingError
 
@@ -16,7 +16,7 @@ _PATIENCE_SECONDS = 600.0
 _PAUSE_SECONDS = 0.02
 
 
-def meet(store: dist.Store, rank: int, size: int) -> dist.Store:
+def meet(store: Store, rank: int, size: int) -> Store:
     """Returns the part of a store that the processes of this start share, and no others.
 
     A process asks under a name that it alone uses, so no answer to an earlier start can be meant
@@ -28,14 +28,14 @@ def meet(store: dist.Store, rank: int, size: int) -> dist.Store:
     own = uuid.uuid4().hex
     if rank == 0:
         _gather_others(store, own, size)
-        return dist.PrefixStore(own, store)
+        return PrefixStore(own, store)
     store.set(f"asks/{rank}", own)
     place = store.get(f"answer/{own}").decode()
     store.set(f"{place}/here/{rank}", "")
-    return dist.PrefixStore(place, store)
+    return PrefixStore(place, store)
 
 
-def _gather_others(store: dist.Store, place: str, size: int) -> None:
+def _gather_others(store: Store, place: str, size: int) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     absent, answered = set(range(1, size)), set[str]()
     while absent:

@@ -153,7 +153,7 @@ def test_processes_together_see_what_one_would(config_file, ranks, workers):
 
 def test_a_batch_smaller_than_the_number_of_processes_is_refused(config_file):
     source = open_source(load_config(config_file).data, "train")
-    with pytest.raises(UserError, match="data.batch is 4, but 5 processes train"):
+    with pytest.raises(UserError, match=r"data\.batch is 4, but 5 processes train"):
         Loader(source, batch=4, seed=0, rank=0, ranks=5)
 
 

@@ -1,6 +1,6 @@
 """What the processes of test_distributed.py run: `torchrun ... worker.py SCENARIO FOLDER CONFIG`.
 
-Each process leaves what it saw in `<scenario>-<rank>.json` of the folder; assertions are the test's.
+Each process leaves what it saw in `<scenario>-<rank>.json` of the folder; the test judges it.
 """
 
 import dataclasses
