@@ -1,12 +1,14 @@
 #!/bin/bash
 # Two nodes with eight GPUs each: sbatch docs/examples/slurm.sh
-# The same job again goes on with the run; requeueing does it without being asked.
+# Seven jobs of a day, one after the other, each of which goes on with the run; those that are left
+# over once it is done return at once. Jobs whose node failed are put back into the queue.
 #SBATCH --job-name=hvae
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=64
 #SBATCH --time=24:00:00
+#SBATCH --array=1-7%1
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@300
