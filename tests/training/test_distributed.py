@@ -5,6 +5,7 @@ Every torchrun here starts real processes, so that each does several things; `wo
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +22,13 @@ from hvae import checkpoint
 from hvae.data import Loader, open_source
 from hvae.data.sampler import block
 from hvae.errors import UserError
-from hvae.ops.philox import make_rng
+from hvae.ops.philox import derive_seed, make_rng
 from hvae.training import Config, fit, load_config
 from hvae.training.build import build_model
 from hvae.training.distributed import World
+from hvae.training.metrics_log import MetricsLog
+from hvae.training.progress import TrainingProgress
+from hvae.training.signals import stop_on_signal
 from hvae.training.step import Stepper
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -88,9 +92,8 @@ def distance(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
 # -- What they say -------------------------------------------------------------------------------
 
 
-def test_what_processes_say_to_each_other(config_file, tmp_path):
-    said = scenario("words", tmp_path, config_file)
-    for rank, each in enumerate(said):
+def test_what_processes_say_to_each_other(stepped):
+    for rank, each in enumerate(process["words"] for process in stepped[2]):
         assert each["mean"] == [4.0, 5.0]
         images = len(block(3, rank, 2))
         # Torch divides gradients by the number of processes; what is left is the mean over all.
@@ -117,6 +120,33 @@ def test_one_process_says_nothing():
         raise UserError("as it was")
     with pytest.raises(RuntimeError, match="gloo"), world.noticing_losses():
         raise RuntimeError("gloo: not of a run of one process")
+
+
+def test_the_other_processes_keep_quiet(tmp_path, capsys):
+    log = MetricsLog(tmp_path / "metrics.jsonl", writes=False)
+    log.append({"kind": "train", "step": 1})
+    assert not log.file.exists()
+    MetricsLog(log.file).append({"kind": "train", "step": 1})
+    log.cut_after(0)
+    assert log.rows("train") == []
+    assert len(MetricsLog(log.file).rows("train")) == 1
+    with TrainingProgress(10, 0, quiet=True) as progress:
+        progress.update(5)
+        progress.report(5, "fast")
+        progress.say("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_under_torchrun_a_second_signal_does_not_cut_a_save_short():
+    with stop_on_signal(patient=True) as stop:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+
+
+def test_a_penalty_on_whole_weights_refuses_cut_ones(config_file):
+    with pytest.raises(UserError, match=r"spectral needs whole weights.*sharding=ddp"):
+        load_config(config_file, ("train.sharding=fsdp", "train.objective.spectral=0.1"))
 
 
 # -- Which images they see -----------------------------------------------------------------------
@@ -175,8 +205,6 @@ def gradients(config: Config, x: Tensor) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def stepped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config, list[dict[str, Any]]]:
     """What both processes saw of single steps, with free bits between the KLs of their images."""
-    from hvae.ops.philox import derive_seed
-
     folder = tmp_path_factory.mktemp("steps")
     base = {
         "runs_dir": str(folder),
@@ -323,6 +351,7 @@ def test_the_first_process_alone_writes(runs):
 # -- The command line ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_line_of_two_processes(config_file, tmp_path):
     command = ("-m", "hvae", "train", str(config_file), "train.images=8", "--json")
     code, out, errors = torchrun(tmp_path / "logs", *command)
@@ -358,8 +387,6 @@ def test_a_bad_image_ends_both_with_one_line(config_file, tmp_path):
 
 
 def load_seed(config_file: Path) -> int:
-    from hvae.ops.philox import derive_seed
-
     return derive_seed(load_config(config_file).seed, "data")
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hvae.data import Loader, open_source
+from hvae.checkpoint import read_tensors
 from hvae.errors import HvaeError, UserError
 from hvae.testing import poisoned_memory
 from hvae.training import Config, fit, load_config
@@ -60,7 +60,7 @@ def gradients(stepper: Stepper, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def words(world: World, folder: Path, config: Config) -> dict[str, Any]:
+def words(world: World) -> dict[str, Any]:
     """Everything processes say to each other, in one value each."""
     values = own(world, torch.tensor([[1.0, 2.0], [3.0, 4.0], [8.0, 9.0]])).requires_grad_()
     mean = world.mean(values, 3)
@@ -115,8 +115,6 @@ def steps(world: World, folder: Path, config: Config) -> dict[str, Any]:
     if world.first:
         save_file({name: t.contiguous() for name, t in saved.items()}, folder / "steps.safetensors")
     world.any(False)  # the files are there
-    from hvae.checkpoint import read_tensors
-
     read = {stem: read_tensors(folder / f"{stem}.st") for stem in cut.tensors()}
     again.load(read, cut.state_dict())
     other = stepper_of(config, world, "fsdp")
@@ -129,7 +127,7 @@ def steps(world: World, folder: Path, config: Config) -> dict[str, Any]:
         for name in named
     ]
 
-    result: dict[str, Any] = {"round_trips": round_trips}
+    result: dict[str, Any] = {"words": words(world), "round_trips": round_trips}
     for sharding in ("ddp", "fsdp"):
         bad = stepper_of(config, world, sharding)
         before = digest(bad)
@@ -159,17 +157,6 @@ def digest(stepper: Stepper) -> str:
             local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
             hashed.update(local.detach().contiguous().numpy().tobytes())
     return hashed.hexdigest()
-
-
-def order(world: World, folder: Path, config: Config) -> dict[str, Any]:
-    """Which images this process sees where."""
-    source = open_source(config.data, "train")
-    loader = Loader(source, batch=5, seed=3, flip=True, rank=world.rank, ranks=world.size)
-    return {
-        "batches": [
-            [b.position, b.total, b.images.flatten(1).tolist()] for b in loader.batches(3, 19)
-        ]
-    }
 
 
 def signalled(number: int, rank: int, step: int, once: Path | None = None) -> None:
