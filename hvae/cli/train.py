@@ -1,17 +1,22 @@
-"""`hvae train`: a configuration becomes a run folder."""
+"""`hvae train`: a configuration becomes a run folder, by one process or several."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hvae.cli.options import Json, Overrides
-from hvae.cli.output import note, print_result
+from hvae.cli.output import fail, note, print_result
 from hvae.cli.plot import leave_curves
 from hvae.cli.smoke import run_smoke
+from hvae.errors import HvaeError
 
 if TYPE_CHECKING:
     from hvae.training import FitResult
+    from hvae.training.distributed import World
 
 # EX_TEMPFAIL of sysexits.h: what schedulers take for "run it again".
 STOPPED = 75
@@ -43,15 +48,49 @@ def train(
     and end with exit code 75. train.keep_best=true also keeps the one that scored best, for every
     verb as RUN/best. Training that diverges goes back to its last good state; where that does not
     help, it ends with exit code 1 and a message that names the module and the step.
+
+    Under torchrun every process trains on a part of each batch; data.batch counts all of them.
     """
     from hvae.training import fit, load_config
+    from hvae.training.distributed import joined
 
-    settings = load_config(config, overrides or ())
-    if smoke:
-        named = any(text.startswith("name=") for text in overrides or ())
-        run_smoke(settings, keep=named, json=json)
-        return
-    result = fit(settings)
+    with joined() as world, _speaking_as_one(world):
+        with world.agreed():
+            settings = load_config(config, overrides or ())
+        if smoke:
+            if world.first:
+                named = any(text.startswith("name=") for text in overrides or ())
+                run_smoke(settings, keep=named, json=json)
+            return
+        result = fit(settings, world=world)
+        if world.first:
+            _tell(result, json)
+        if result.stopped:
+            raise typer.Exit(STOPPED)
+
+
+@contextmanager
+def _speaking_as_one(world: "World") -> Iterator[None]:
+    """Ends all processes of a run alike; the first one says why, and the others let it finish."""
+    if not world.first:
+        warnings.simplefilter("ignore")
+    try:
+        yield
+    except HvaeError as error:
+        if world.size == 1:
+            raise
+        code = error.exit_code
+        end = fail(str(error), code) if world.first else typer.Exit(code)
+        world.leave_together()
+        raise end from None
+    except typer.Exit:
+        world.leave_together()
+        raise
+    else:
+        world.leave_together()
+
+
+def _tell(result: "FitResult", json: bool) -> None:
     if not result.stopped:
         leave_curves(result.run)
     print_result({**asdict(result), "run": str(result.run)}, _text(result), as_json=json)
@@ -61,7 +100,6 @@ def train(
         note(f"training diverged and was rolled back {times}; see the rows of kind alarm in {log}")
     if result.stopped:
         note(f"stopped and saved in {result.run}; run the same command again to go on")
-        raise typer.Exit(STOPPED)
 
 
 def _text(result: "FitResult") -> str:

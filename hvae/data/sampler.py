@@ -61,6 +61,18 @@ def permuted(seed: int, epoch: ArrayLike, index: ArrayLike, n: int) -> NDArray[n
     return values.astype(np.int64).reshape(indices.shape)
 
 
+def block(count: int, rank: int, ranks: int) -> range:
+    """Which of `count` consecutive positions are process `rank`'s of `ranks`.
+
+    Blocks are contiguous, follow each other by rank and differ in length by one at most; with more
+    processes than positions some are empty, but never the first.
+
+    >>> [block(5, rank, 2) for rank in (0, 1)]
+    [range(0, 3), range(3, 5)]
+    """
+    return range(-(-count * rank // ranks), -(-count * (rank + 1) // ranks))
+
+
 def random_bits(seed: int, counter: NDArray[np.int64], purpose: str) -> UInts:
     """64 random bits per counter: a hash of (seed, purpose, counter).
 

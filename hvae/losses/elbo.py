@@ -1,5 +1,7 @@
 """The objective: -ELBO, with a KL weight that warms up and a KL that is free at first."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from hvae.losses.kl_share import kl_share_weights
@@ -13,6 +15,7 @@ def objective(
     beta: float = 1.0,
     free_bits: float = 0.0,
     kl_share: bool = False,
+    mean: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Returns nll + sum over groups of max(free_bits, beta KL), nats per data dimension, scalar.
 
@@ -26,7 +29,13 @@ def objective(
         beta: weight of the KL.
         free_bits: nats of each group that cost nothing.
         kl_share: weigh the KL of each image and group by `kl_share_weights` first.
+        mean: of (N, ...) over a batch of which these are a part. None: they are all of it.
     """
+    mean = mean or _mean
     kl = kl_share_weights(elbo.kl) * elbo.kl if kl_share else elbo.kl
-    cost = (beta * kl.mean(0)).clamp(min=free_bits).sum()
-    return (elbo.nll.mean() + cost) / num_dims
+    cost = (beta * mean(kl)).clamp(min=free_bits).sum()
+    return (mean(elbo.nll) + cost) / num_dims
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(0)

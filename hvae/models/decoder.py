@@ -55,6 +55,22 @@ class Draw:
     guidance: Guidance | None = None
 
 
+class Outcome(NamedTuple):
+    """What one group leaves.
+
+    name       meaning
+    x          (N, width, *S) the next state
+    z          (N, Z, *S) the latent
+    kl         (N,) KL(q || p) in nats, if it was drawn from the posterior
+    log_ratio  (N,) ln p(z) - ln q(z), if it was asked for
+    """
+
+    x: Tensor
+    z: Tensor
+    kl: Tensor | None
+    log_ratio: Tensor | None
+
+
 @dataclass
 class Ladder:
     """What a pass down the ladder leaves, per group from coarse to fine.
@@ -70,6 +86,14 @@ class Ladder:
     kl: list[Tensor] = field(default_factory=list)
     log_ratios: list[Tensor] = field(default_factory=list)
     params: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def add(self, outcome: Outcome) -> None:
+        """Takes in what the next group left."""
+        self.latents.append(outcome.z)
+        if outcome.kl is not None:
+            self.kl.append(outcome.kl)
+        if outcome.log_ratio is not None:
+            self.log_ratios.append(outcome.log_ratio)
 
 
 class DecoderBlock(nn.Module):
@@ -118,8 +142,12 @@ class DecoderBlock(nn.Module):
         if isinstance(self.prior, Bottleneck):
             self.prior.scale_tail(0.0)
 
-    def forward(self, x: Tensor, draw: Draw, result: Ladder, *, log_ratios: bool = False) -> Tensor:
-        """Returns the next state (N, width, *S); appends the group's outcome to `result`."""
+    def forward(self, x: Tensor, draw: Draw, *, log_ratios: bool = False) -> Outcome:
+        """Returns what comes of a state (N, width, *S).
+
+        Nothing is written into an argument: FSDP hands over copies of them.
+        """
+        kl = ratio = None
         if self.cond_proj is not None and draw.cond is not None:
             x = x + in_fp32(self.cond_proj, draw.cond)
         activated = self.posterior.activation(x)
@@ -135,21 +163,20 @@ class DecoderBlock(nn.Module):
                 std=self.form.std, floor=self.form.floor,
             )  # fmt: skip
             assert drawn.y is not None
-            z, x = drawn.z, drawn.y
-            result.kl.append(drawn.kl)
+            z, kl, x = drawn.z, drawn.kl, drawn.y
             if self.watcher is not None and not log_ratios:
                 self.watcher(q, p, z)
             if log_ratios:
                 ratio = log_density_ratio(z, q, p, self.form.std, self.form.floor)
-                result.log_ratios.append(ratio)
         else:
             z = draw.z if draw.z is not None else self._prior_draw(p, draw)
             x = x + p[:, 2 * self.z_channels :]
-        result.latents.append(z)
         x = x + in_fp32(self.z_proj, z.to(x.dtype))
         residual: Tensor = self.resnet(x)
         x = x + residual
-        return x if self.attention is None else x + self.attention(x)
+        if self.attention is not None:
+            x = x + self.attention(x)
+        return Outcome(x, z, kl, ratio)
 
     def _prior_draw(self, p: Tensor, draw: Draw) -> Tensor:
         std, floor = self.form.std, self.form.floor
@@ -266,7 +293,9 @@ class Decoder(nn.Module):
                 cond=None if cond is None else cond[spec.resolution],
                 guidance=guidance,
             )
-            states[spec.resolution] = block(x, draw, result, log_ratios=log_ratios)
+            outcome = block(x, draw, log_ratios=log_ratios)
+            result.add(outcome)
+            states[spec.resolution] = outcome.x
         out = states[self.finest]
         if guidance is not None:
             # Mixtures are not extrapolated: beyond 1 the conditional state stays what is decoded.

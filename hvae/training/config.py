@@ -1,12 +1,14 @@
 """The configuration of a run: one section beside each owner, put together here."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from hvae.data.config import DataConfig
 from hvae.models.config import ModelConfig
 from hvae.section import Section
+
+Sharding: TypeAlias = Literal["ddp", "fsdp"]
 
 
 class ObjectiveConfig(Section):
@@ -121,6 +123,10 @@ class TrainConfig(Section):
     compile: bool = False
     """Run the model through torch.compile (needs a compiler; the first step takes a minute)."""
 
+    sharding: Sharding = "ddp"
+    """How several processes (torchrun) hold the model: ddp, each all of it; fsdp, each a part, for
+    models that do not fit one device."""
+
     objective: ObjectiveConfig = ObjectiveConfig()
     guard: GuardConfig = GuardConfig()
 
@@ -183,6 +189,15 @@ class Config(Section):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _penalised_weights_are_whole(self) -> Self:
+        if self.train.sharding == "fsdp" and self.train.objective.spectral:
+            raise ValueError(
+                "train.objective.spectral needs whole weights, which train.sharding=fsdp cuts; "
+                "use train.sharding=ddp or set the penalty to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _data_is_complete(self) -> Self:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hvae.training.sharding import fill, is_cut, part
+
 
 class Ema:
     """Averages a model's parameters, in their own dtype.
@@ -23,7 +25,8 @@ class Ema:
     def update(self, model: nn.Module) -> None:
         """Moves the average toward the model's current parameters."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.tensors.values()), list(model.parameters()), 1 - decay)
+        averages = [part(tensor) for tensor in self.tensors.values()]
+        torch._foreach_lerp_(averages, [part(p) for p in model.parameters()], 1 - decay)
         self.updates += 1
 
     @contextmanager
@@ -37,10 +40,16 @@ class Ema:
 
     def _swap(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            parameter.data, self.tensors[name] = self.tensors[name], parameter.data
+            if is_cut(parameter):  # FSDP gathers weights from the memory it knows
+                held, average = part(parameter.data), part(self.tensors[name])
+                kept = held.clone()
+                held.copy_(average)
+                average.copy_(kept)
+            else:
+                parameter.data, self.tensors[name] = self.tensors[name], parameter.data
 
     def load(self, tensors: dict[str, Tensor], updates: int) -> None:
         """Restores a saved average."""
         for name, tensor in tensors.items():
-            self.tensors[name].copy_(tensor)
+            fill(self.tensors[name], tensor)
         self.updates = updates

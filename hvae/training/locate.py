@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from hvae.models import Elbo
+from hvae.training.distributed import World
+from hvae.training.sharding import part
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def finding(model: nn.Module, finder: Finder) -> Iterator[None]:
             handle.remove()
 
 
-def locate(model: nn.Module, losses: Callable[[], tuple[Elbo, Tensor]]) -> Place:
+def locate(
+    model: nn.Module, losses: Callable[[], tuple[Elbo, Tensor]], world: World | None = None
+) -> Place:
     """Returns where a batch first gives a number that is not finite, or else its largest term.
 
     Looks at parameters, then at the outputs of modules in the order of the forward, at the terms of
@@ -73,7 +77,9 @@ def locate(model: nn.Module, losses: Callable[[], tuple[Elbo, Tensor]]) -> Place
     Args:
         model: whose modules are looked at; its gradients are cleared afterwards.
         losses: runs the batch through it, eagerly, and returns ELBO and objective.
+        world: the processes that each run their part of the batch; what one finds all return.
     """
+    world = world or World()
     finder = Finder()
     for name, parameter in model.named_parameters():
         if not _finite(parameter):
@@ -81,22 +87,25 @@ def locate(model: nn.Module, losses: Callable[[], tuple[Elbo, Tensor]]) -> Place
     model.zero_grad()
     with finding(model, finder):
         elbo, loss = losses()
-        _look_at_terms(finder, elbo, loss)
-        if finder.place is None:
-            loss.backward()
-            _look_at_gradients(finder, model)
+        _look_at_terms(finder, elbo)
+        if not world.any(finder.place is not None):
+            if not _finite(loss):  # of all processes alike, so that all do the same here
+                finder.note("objective", "the objective")
+            else:
+                loss.backward()
+                _look_at_gradients(finder, model)
     model.zero_grad()
-    return finder.place or _largest_term(elbo)
+    finds = world.gather(None if finder.place is None else asdict(finder.place))
+    found = next((find for find in finds if find is not None), None)
+    return _largest_term(elbo) if found is None else Place(**found)
 
 
-def _look_at_terms(finder: Finder, elbo: Elbo, loss: Tensor) -> None:
+def _look_at_terms(finder: Finder, elbo: Elbo) -> None:
     for group, kl in enumerate(elbo.kl.unbind(1)):
         if not _finite(kl):
             finder.note(f"decoder.blocks.{group}", f"the KL of group {group + 1} {_rows(kl)}")
     if not _finite(elbo.nll):
         finder.note("likelihood", f"-ln p(x | z) of the likelihood {_rows(elbo.nll)}")
-    if not _finite(loss):
-        finder.note("objective", "the objective")
 
 
 def _look_at_gradients(finder: Finder, model: nn.Module) -> None:
@@ -106,6 +115,7 @@ def _look_at_gradients(finder: Finder, model: nn.Module) -> None:
 
 
 def _largest_term(elbo: Elbo) -> Place:
+    """Of this process's images: the alarm is written by the first one, which always has some."""
     nll, kl = elbo.nll.mean().item(), elbo.kl.mean(0).tolist()
     group, most = max(enumerate(kl), key=lambda pair: pair[1], default=(0, -math.inf))
     all_finite = "all numbers are finite in a re-run, the largest term is"
@@ -133,4 +143,4 @@ def _tensors(value: Any) -> Iterable[Tensor]:
 
 
 def _finite(tensor: Tensor) -> bool:
-    return bool(tensor.isfinite().all())
+    return bool(part(tensor).isfinite().all())

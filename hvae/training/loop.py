@@ -28,6 +28,7 @@ from hvae.training.best import Best, Score
 from hvae.training.build import build_model, complete
 from hvae.training.config import Config
 from hvae.training.diagnostics import collapse_warning
+from hvae.training.distributed import World
 from hvae.training.evaluation import evaluate
 from hvae.training.locate import Place
 from hvae.training.memory import peak_memory_mib
@@ -45,6 +46,7 @@ from hvae.training.recovery import (
 )
 from hvae.training.restore import read_checkpoint
 from hvae.training.run_folder import RunFolder
+from hvae.training.sharding import birthplace
 from hvae.training.sheets import write_sheets
 from hvae.training.signals import StopRequest, stop_on_signal
 from hvae.training.step import Stepper, StepReport
@@ -71,7 +73,9 @@ class FitResult:
     rollbacks: int = 0
 
 
-def fit(config: Config, *, device: torch.device | str | None = None) -> FitResult:
+def fit(
+    config: Config, *, device: torch.device | str | None = None, world: World | None = None
+) -> FitResult:
     """Trains the run a configuration describes, from its last checkpoint if it has one.
 
     On one machine and device kind the result is the same, bit for bit, however often the run was
@@ -80,15 +84,19 @@ def fit(config: Config, *, device: torch.device | str | None = None) -> FitResul
     Args:
         config: the run; sizes it leaves open are taken from the data.
         device: None takes the GPU if there is one.
+        world: the processes that train together, from `joined`; `device` is then theirs. All call
+            this alike, and only the first one writes.
 
     Raises:
         UserError: if the data, the layout or the run folder do not fit; nothing is written then.
         TrainingError: if training cannot go on.
         StorageError: if the disk is full; what was saved before is as it was.
     """
-    check_installed(config.train.log_to)
-    train, test = open_source(config.data, "train"), open_source(config.data, "test")
-    return fit_on(config, train, test, device=device)
+    world = world or World(device=device)
+    with world.noticing_losses(), world.agreed():
+        check_installed(config.train.log_to)
+        train, test = open_source(config.data, "train"), open_source(config.data, "test")
+    return fit_on(config, train, test, world=world)
 
 
 def fit_on(
@@ -97,6 +105,7 @@ def fit_on(
     test: ImageSource,
     *,
     device: torch.device | str | None = None,
+    world: World | None = None,
     samples: int | None = None,
 ) -> FitResult:
     """As `fit`, on images that are open already.
@@ -106,23 +115,26 @@ def fit_on(
         train: its training images.
         test: what it is scored on.
         device: None takes the GPU if there is one.
+        world: as in `fit`.
         samples: on a sheet. None: as many as fill one.
 
     Raises:
         UserError, TrainingError: as `fit`.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    config = complete(config, train)
-    complete_condition(config.model.condition, test)  # a check: both splits tell the same
-    model = build_model(config, device)
-    folder = RunFolder(config)
-    with (
-        folder.locked(),
-        stop_on_signal() as stop,
-        checkpoint.full_disk_is_told(folder.path),
-        Trackers(config, folder.path) as trackers,
-    ):
-        return _Run(config, folder, model, train, test, trackers, samples).go(stop)
+    world = world or World(device=device)
+    with world.noticing_losses():
+        with world.agreed():
+            config = complete(config, train)
+            complete_condition(config.model.condition, test)  # a check: both splits tell the same
+            model = build_model(config, birthplace(world, config.train.sharding))
+        folder = RunFolder(config, world)
+        with (
+            folder.locked(),
+            stop_on_signal(patient=world.size > 1) as stop,
+            checkpoint.full_disk_is_told(folder.path),
+            Trackers(config, folder.path) as trackers,
+        ):
+            return _Run(config, folder, model, train, test, world, trackers, samples).go(stop)
 
 
 class _Run:
@@ -135,14 +147,15 @@ class _Run:
         model: HVAE,
         train: ImageSource,
         test: ImageSource,
+        world: World,
         trackers: Trackers,
         samples: int | None,
     ) -> None:
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.world = config, folder, world
         self.train, self.test = train, test
         self.trackers, self.samples = trackers, samples
-        self.stepper = Stepper(model, config.train, config.seed)
-        self.log = MetricsLog(folder.metrics, trackers.row)
+        self.stepper = Stepper(model, config.train, config.seed, world)
+        self.log = MetricsLog(folder.metrics, trackers.row, writes=world.first)
         self.meter = Meter()
         self.recovery = Recovery()
         self.best = Best()
@@ -158,7 +171,7 @@ class _Run:
         if self.result is not None and self.stepper.images >= total:
             return self._fit_result(stopped=False)
         self.folder.check_space(self.stepper)
-        with TrainingProgress(total, self.stepper.images) as progress:
+        with TrainingProgress(total, self.stepper.images, quiet=not self.world.first) as progress:
             if latest is not None:
                 progress.say(f"resuming {self.folder.path} at {self.stepper.images:,} images")
             while True:
@@ -169,50 +182,52 @@ class _Run:
 
     def _train(self, stop: StopRequest, progress: TrainingProgress) -> bool:
         """Goes on to the end of the run; returns whether a signal stopped it before."""
-        self.trackers.begin(self.stepper.images)
+        if self.world.first:
+            self.trackers.begin(self.stepper.images)
         with closing(self._batches()) as batches:
-            for batch in batches:
-                self._step(batch, progress)
-                if stop.requested:
+            for total, batch in self.world.in_step(batches):
+                self._step(total, batch, progress)
+                if self.world.any(stop.requested):
                     self.result = None  # an evaluation on the way is not the run's score
                     self._checkpoint(good=False)
                     return True
         self._finish(progress)
         return False
 
-    def _batches(self) -> Generator[tuple[Tensor, ...], None, None]:
-        """Yields the images that are left, and their conditions for a model that takes any.
+    def _batches(self) -> Generator[tuple[int, tuple[Tensor, ...]], None, None]:
+        """Yields what is left: the size of a batch, this process's images of it, their conditions.
 
-        The last batch is cut to the length of the run.
+        Conditions are there for a model that takes any. The last batch is cut to the length of the
+        run.
         """
-        data, total = self.config.data, self.config.train.images
+        data = self.config.data
         loader = Loader(
             self.train,
             batch=data.batch,
             seed=derive_seed(self.config.seed, "data"),
             flip=data.flip,
             workers=worker_count(data.workers, self.stepper.model.device),
+            rank=self.world.rank,
+            ranks=self.world.size,
         )
         model = self.stepper.model
         seed = derive_seed(self.config.seed, "condition")
-        with Prefetcher(loader.batches(self.stepper.images), model.device) as batches:
+        left = loader.batches(self.stepper.images, self.config.train.images)
+        with Prefetcher(left, model.device) as batches:
             for batch in batches:
-                left = total - batch.position
-                if left <= 0:
-                    return
                 self.meter.add(wait=batches.waited)
                 x = batch.images
                 rng = make_rng(seed, batch.position, model.device)
                 cond = model.condition_of(x, batch.labels, batch.conditions, rng=rng)
-                yield (x[:left],) if cond is None else (x[:left], cond[:left])
+                yield batch.total, ((x,) if cond is None else (x, cond))
 
-    def _step(self, batch: tuple[Tensor, ...], progress: TrainingProgress) -> None:
+    def _step(self, total: int, batch: tuple[Tensor, ...], progress: TrainingProgress) -> None:
         began = time.monotonic()
         before = self.stepper.images
         try:
-            report = self.stepper.step(*batch)
+            report = self.stepper.step(*batch, total=total)
         except Diverged as reason:
-            reason.place = self.stepper.locate(*batch)
+            reason.place = self.stepper.locate(*batch, total=total)
             raise
         self.meter.add(skipped=float(report.skipped), seconds=time.monotonic() - began)
         if math.isfinite(report.grad_norm):  # one bad step must not blank a whole row
@@ -232,7 +247,7 @@ class _Run:
 
         progress.update(now)
         if due(every.log_every):
-            progress.report(now, self._log_train(report, len(batch[0])))
+            progress.report(now, self._log_train(report, total))
         if now >= every.images:
             return  # the end has its own evaluation, sheets and checkpoint
         score = self._evaluate_on_the_way(progress) if due(every.eval_every) else None
@@ -330,14 +345,10 @@ class _Run:
         return score
 
     def _write_sheets(self, stem: str) -> None:
-        with self._averaged_model() as model:
+        folder = self.folder.samples if self.world.first else None
+        with self._averaged_model() as model, self.world.agreed():
             files = write_sheets(
-                model,
-                self.test,
-                self.folder.samples,
-                stem,
-                seed=self.config.seed,
-                samples=self.samples,
+                model, self.test, folder, stem, seed=self.config.seed, samples=self.samples
             )
         self.trackers.sheets(files, self.stepper.images)
 
@@ -449,14 +460,15 @@ class _Run:
 
     def _start_over(self) -> None:
         """Puts the run back to its initial state; there is no checkpoint of it."""
-        model = build_model(self.config, self.stepper.model.device)
-        self.stepper = Stepper(model, self.config.train, self.config.seed)
+        model = build_model(self.config, birthplace(self.world, self.config.train.sharding))
+        self.stepper = Stepper(model, self.config.train, self.config.seed, self.world)
         self.meter, self.best = Meter(), Best()
         self.log.cut_after(-1)
 
     def _restore(self, folder: Path) -> None:
-        tensors, state = read_checkpoint(folder, self.stepper)
-        self.stepper.load(tensors, state)
+        with self.world.agreed():
+            tensors, state = read_checkpoint(folder, self.stepper)
+            self.stepper.load(tensors, state)
         self.meter.load_state_dict(state["meter"])
         self.recovery = Recovery.of(state)
         keep_best = self.config.train.keep_best

@@ -18,10 +18,17 @@ class MetricsLog:
     Args:
         file: holds them.
         watch: called with each row once it is on disk.
+        writes: False leaves the file to another process: nothing is written, no row is read.
     """
 
-    def __init__(self, file: Path, watch: Callable[[dict[str, Any]], None] | None = None) -> None:
-        self.file, self.watch = file, watch
+    def __init__(
+        self,
+        file: Path,
+        watch: Callable[[dict[str, Any]], None] | None = None,
+        *,
+        writes: bool = True,
+    ) -> None:
+        self.file, self.watch, self.writes = file, watch, writes
         self.length = 0
 
     def cut_after(self, step: int, most: int | None = None) -> None:
@@ -32,7 +39,7 @@ class MetricsLog:
             most: rows there were when it was saved. None: all of its step are taken to be.
         """
         self.length = 0
-        if not self.file.exists():
+        if not self.writes or not self.file.exists():
             return
         written = self.file.read_bytes()
         lines = (line.rstrip() + b"\n" for line in written.splitlines())
@@ -45,7 +52,9 @@ class MetricsLog:
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
         """Returns the whole rows of a kind."""
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        if not self.writes or not self.file.exists():
+            return []
+        lines = self.file.read_text(encoding="utf-8").splitlines()
         return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
     def append(self, row: dict[str, Any]) -> None:
@@ -54,6 +63,8 @@ class MetricsLog:
         Raises:
             OSError: if it cannot be written; no half of it is left then.
         """
+        if not self.writes:
+            return
         size = self.file.stat().st_size if self.file.exists() else 0
         try:
             with self.file.open("a", encoding="utf-8") as stream:

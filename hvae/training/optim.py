@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from hvae.losses.schedule import cosine_decay, linear_ramp
 from hvae.training.config import TrainConfig
+from hvae.training.sharding import fill
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
@@ -59,12 +60,11 @@ def wanted_optimizer_tensors(
     stepped.step()
     with_moments = {name.rpartition(".")[0] for name in names}
     return {
-        f"{name}.{key}": torch.empty_like(
-            parameter if value.shape == probe.shape else value, device="meta"
-        )
+        f"{name}.{key}": torch.empty(like.shape, dtype=like.dtype, device="meta")
         for name, parameter in model.named_parameters()
         if name in with_moments
         for key, value in stepped.state[probe].items()
+        for like in [parameter if value.shape == probe.shape else value]
     }
 
 
@@ -78,4 +78,5 @@ def load_optimizer_tensors(
         parameter = parameters[name]
         # Moments lie in memory as their parameter does: kernels round differently per layout.
         own = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor)
-        optimizer.state[parameter][key] = own.copy_(tensor).detach()
+        fill(own, tensor)
+        optimizer.state[parameter][key] = own

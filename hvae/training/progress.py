@@ -13,17 +13,24 @@ from hvae.metrics.likelihood import LikelihoodResult
 
 
 class TrainingProgress:
-    """Shows how far a run is; `update` is cheap enough for every step."""
+    """Shows how far a run is; `update` is cheap enough for every step.
 
-    def __init__(self, total: int, done: int) -> None:
+    Args:
+        total: images of the run.
+        done: of them, before.
+        quiet: show nothing, as another process does.
+    """
+
+    def __init__(self, total: int, done: int, *, quiet: bool = False) -> None:
         self.total = total
         self.start, self.started_at = done, time.monotonic()
-        self.console = Console(stderr=True)
+        self.quiet = quiet
+        self.console = Console(stderr=True, quiet=quiet)
         self.bar: Progress | None = None
         self.task = TaskID(0)
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.quiet:
             columns = (
                 TextColumn("{task.completed:,.0f} / {task.total:,.0f} images"),
                 BarColumn(),
@@ -53,7 +60,7 @@ class TrainingProgress:
         """Shows the latest figures beside the bar, or prints them with the ETA as a line."""
         if self.bar:
             self.bar.update(self.task, completed=images, description=text)
-        else:
+        elif not self.quiet:
             print(f"{images:,}/{self.total:,} images  {text}  ETA {self._eta(images)}",
                   file=sys.stderr, flush=True)  # fmt: skip
 

@@ -5,7 +5,7 @@ import fcntl
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,23 +17,30 @@ from hvae.errors import UserError
 from hvae.training.best import Best
 from hvae.training.config import Config
 from hvae.training.config_file import config_yaml
+from hvae.training.distributed import World
 from hvae.training.metrics_log import Meter
 from hvae.training.recovery import Recovery
+from hvae.training.sharding import gathered
 from hvae.training.step import Stepper
 
 # What may differ between the command that began a run and one that goes on with it: lengths and
-# intervals, and what has no influence on the weights.
+# intervals, and what has no influence on the weights beyond rounding.
 _FREE = {
     "runs_dir", "eval", "data.workers", "train.images", "train.keep_last", "train.keep_best",
     "train.log_every", "train.sample_every", "train.checkpoint_every", "train.eval_every",
-    "train.guard.max_rollbacks", "train.log_to",
+    "train.guard.max_rollbacks", "train.log_to", "train.sharding",
 }  # fmt: skip
 
 
 class RunFolder:
-    """`<runs_dir>/<name>` of a configuration."""
+    """`<runs_dir>/<name>` of a configuration.
 
-    def __init__(self, config: Config) -> None:
+    Of several processes the first one reads and writes, and all learn what came of it; every method
+    is called in all of them.
+    """
+
+    def __init__(self, config: Config, world: World | None = None) -> None:
+        self.world = world or World()
         self.path = Path(config.runs_dir) / config.name
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples"
@@ -46,6 +53,14 @@ class RunFolder:
         Raises:
             UserError: if another process holds it, or it cannot be written.
         """
+        with ExitStack() as held:
+            with self.world.agreed():
+                if self.world.first:
+                    held.enter_context(self._lock())
+            yield
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
@@ -81,6 +96,10 @@ class RunFolder:
             UserError: if the checkpoint was made under another configuration; names the keys. Or if
                 there are checkpoints, and none of them is complete.
         """
+        latest = self.world.by_first(lambda: self._begin(config))
+        return None if latest is None else Path(latest)
+
+    def _begin(self, config: Config) -> str | None:
         found = checkpoint.newest_complete(self.path)
         if found.checkpoint is not None:
             saved = _completed(checkpoint.read_state(found.checkpoint).get("config"))
@@ -97,7 +116,7 @@ class RunFolder:
             )
         checkpoint.adopt(self.path, found)
         checkpoint.write_text(self.path / "config.yaml", config_yaml(config))
-        return found.checkpoint
+        return None if found.checkpoint is None else str(found.checkpoint)
 
     def check_space(self, stepper: Stepper) -> None:
         """Raises StorageError if there is no room for the next checkpoint of a run."""
@@ -105,11 +124,11 @@ class RunFolder:
         needed = checkpoint.num_bytes(tensors)
         if not tensors["optim"]:  # two moments, from the first step on
             needed += 2 * checkpoint.num_bytes({"ema": tensors["ema"]})
-        checkpoint.check_space(self.path, needed, "a checkpoint")
+        self.world.by_first(lambda: checkpoint.check_space(self.path, needed, "a checkpoint"))
 
     def rewind(self, step: int) -> Path:
         """Puts the checkpoint of an earlier step in force again and returns its folder."""
-        return checkpoint.rewind(self.path, step)
+        return Path(self.world.by_first(lambda: str(checkpoint.rewind(self.path, step))))
 
     def save(
         self,
@@ -145,15 +164,20 @@ class RunFolder:
             "config": as_json(config),
             "versions": {"hvae": __version__, "torch": torch.__version__},
         }
-        checkpoint.save(
-            self.path,
-            stepper.steps,
-            stepper.tensors(),
-            state,
-            keep_last=config.train.keep_last,
-            keep=best.steps if recovery.good_step is None else {recovery.good_step, *best.steps},
-            best=None if best.now is None else best.now.step,
-        )
+        tensors = gathered(stepper.tensors(), self.world)
+
+        def commit() -> None:
+            checkpoint.save(
+                self.path,
+                stepper.steps,
+                tensors,
+                state,
+                keep_last=config.train.keep_last,
+                keep={s for s in (recovery.good_step, *best.steps) if s is not None},
+                best=None if best.now is None else best.now.step,
+            )
+
+        self.world.by_first(commit)
 
 
 def as_json(config: Config) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _SIDE = 4096  # pixels at most, unless two images are larger: 8 x 8 of 1024 x 10
 def write_sheets(
     model: HVAE,
     test: ImageSource,
-    folder: Path,
+    folder: Path | None,
     stem: str,
     *,
     seed: int,
@@ -32,24 +32,27 @@ def write_sheets(
     Args:
         model: in evaluation mode, with the weights to show.
         test: where the originals come from.
-        folder: of the sheets.
+        folder: of the sheets. None: draw them only; a model that is cut runs in all processes.
         stem: ends their names.
         seed: of the draws; equal seeds show the same samples as training goes on.
         samples: how many are drawn. None: a full sheet.
     """
-    rows, columns = (_cells(side) for side in model.shape[-2:])
-    count = rows * columns if samples is None else samples
-    files = {name: folder / f"{name}-{stem}.png" for name in ("reconstructions", "samples")}
-    originals, conditions = _examples(model, test, min(rows * columns // 2, len(test)))
+    rows, pair_columns = (_cells(side) for side in model.shape[-2:])
+    count = rows * pair_columns if samples is None else samples
+    originals, conditions = _examples(model, test, min(rows * pair_columns // 2, len(test)))
     rebuilt = reconstruct(model, originals, seed=seed, cond=conditions).cpu()
     pairs = torch.stack((originals, rebuilt), 1).flatten(0, 1)
-    save_grid(pairs, files["reconstructions"], columns=columns)
+    columns = pair_columns
     if classes := model.config.condition.classes:
         columns = min(len(classes), count)
         conditions = torch.arange(count) % columns
     elif conditions is not None:
         conditions = conditions[torch.arange(count) % len(conditions)]
     drawn = model.sample(count, seed=seed, cond=conditions)
+    if folder is None:
+        return {}
+    files = {name: folder / f"{name}-{stem}.png" for name in ("reconstructions", "samples")}
+    save_grid(pairs, files["reconstructions"], columns=pair_columns)
     save_grid(drawn, files["samples"], columns=columns)
     return files
 

@@ -15,8 +15,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
+def stop_on_signal(*, patient: bool = False) -> Iterator[StopRequest]:
     """Turns the first SIGINT or SIGTERM into a request; a second one acts at once.
+
+    Args:
+        patient: a second one does nothing. Under torchrun a scheduler's signal may come twice, from
+            the scheduler and from torchrun, which kills what does not end in time.
 
     Handlers can only be set in the main thread; elsewhere the request is never made.
     """
@@ -32,7 +36,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         request.requested = True
-        restore()
+        if not patient:
+            restore()
 
     for number in before:
         signal.signal(number, on_signal)

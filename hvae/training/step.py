@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from hvae.losses import SpectralPenalty, cyclical_ramp, linear_ramp, objective
 from hvae.models import HVAE, Elbo
 from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.config import TrainConfig
+from hvae.training.distributed import World
 from hvae.training.ema import Ema
 from hvae.training.guard import Guard
 from hvae.training.locate import Place, locate
@@ -20,6 +22,7 @@ from hvae.training.optim import (
     make_optimizer,
     optimizer_tensors,
 )
+from hvae.training.sharding import distribute, fill, part, whole
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,16 @@ class Stepper:
     """Model, optimiser, average and guard of a run, advanced one batch at a time.
 
     The noise of an example is keyed by its place in the overall order of the run, so a step
-    depends on what is saved here and on its batch alone.
+    depends on what is saved here and on its batch alone. Of several processes each is given its
+    block of the batch; all take the step of the whole batch.
     """
 
-    def __init__(self, model: HVAE, config: TrainConfig, seed: int) -> None:
+    def __init__(
+        self, model: HVAE, config: TrainConfig, seed: int, world: World | None = None
+    ) -> None:
         self.model = model
+        self.world = world or World()
+        forward = distribute(model, self.world, config.sharding)
         self.config = config
         self.optimizer = make_optimizer(model, config)
         self.ema = Ema(model, config.ema)
@@ -58,30 +66,37 @@ class Stepper:
         )
         self.noise_seed = derive_seed(seed, "train")
         self.bf16 = uses_bf16(config, model.device)
-        self.forward = cast(Any, torch.compile(model) if config.compile else model)
+        self.forward = cast(Any, torch.compile(forward) if config.compile else forward)
         self.steps = 0
         self.images = 0
 
-    def step(self, x: Tensor, cond: Tensor | None = None) -> StepReport:
+    def step(
+        self, x: Tensor, cond: Tensor | None = None, *, total: int | None = None
+    ) -> StepReport:
         """Takes one step on uint8 data (N, C, *S), and its conditions if the model takes any.
+
+        Args:
+            x: this process's block of the batch.
+            cond: its conditions.
+            total: images of the whole batch. None: N, for one process.
 
         Raises:
             Diverged: after too many non-finite steps in a row, or too many worse than noise.
         """
-        first = self.images
+        total = len(x) if total is None else total
         self.steps += 1
-        self.images += len(x)
+        self.images += total
         lr = learning_rate(self.images, self.config) * self.guard.lr_scale
         beta, free_bits = self._objective_weights()
         spectral = None if self.spectral is None else self.spectral()
-        elbo, loss = self._losses(self.forward, _batch(x, cond), first, spectral)
+        elbo, loss = self._losses(self.forward, _batch(x, cond), total, spectral)
         loss.backward()
         value, grad_norm, clip_norm, skipped = self._update(lr, loss.detach())
         self.guard.watch(value / math.log(2), warm=self.images > self.config.warmup_images)
         return StepReport(
             objective=loss.detach(),
-            nll=elbo.nll.detach().mean(),
-            kl=elbo.kl.detach().mean(0),
+            nll=self.world.mean(elbo.nll.detach(), total),
+            kl=self.world.mean(elbo.kl.detach(), total),
             spectral=None if spectral is None else spectral.detach(),
             lr=lr,
             beta=beta,
@@ -91,25 +106,29 @@ class Stepper:
             skipped=skipped,
         )
 
-    def locate(self, x: Tensor, cond: Tensor | None = None) -> Place:
-        """Returns where the batch of the last step goes wrong.
+    def locate(self, x: Tensor, cond: Tensor | None = None, *, total: int | None = None) -> Place:
+        """Returns where the batch of the last step goes wrong; arguments as those of `step`.
 
         Runs it again with the same noise, without torch.compile; only the gradients are lost.
         """
-        first, batch = self.images - len(x), _batch(x, cond)
-        return locate(self.model, lambda: self._losses(self.model, batch, first, None))
+        batch, images = _batch(x, cond), len(x) if total is None else total
+        return locate(self.model, lambda: self._losses(self.model, batch, images, None), self.world)
 
     def _losses(
-        self, forward: Any, batch: tuple[Tensor, ...], first: int, spectral: Tensor | None
+        self, forward: Any, batch: tuple[Tensor, ...], total: int, spectral: Tensor | None
     ) -> tuple[Elbo, Tensor]:
-        """ELBO and objective of the examples from place `first` of the run's order on."""
+        """ELBO of these examples, and objective of the `total` last ones of the run's order."""
         x = batch[0]
         beta, free_bits = self._objective_weights()
+        first = self.images - total + self.world.block(total).start
         rng = make_rng(self.noise_seed, first, x.device)
+        mean = partial(self.world.mean, total=total)
         dims, kl_share = self.model.num_dims, self.config.objective.kl_share
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             elbo: Elbo = forward(*batch, rng=rng)
-            loss = objective(elbo, dims, beta=beta, free_bits=free_bits, kl_share=kl_share)
+            loss = objective(
+                elbo, dims, beta=beta, free_bits=free_bits, kl_share=kl_share, mean=mean
+            )
         if spectral is not None:
             loss = loss + spectral * (self.config.objective.spectral / dims)
         return elbo, loss
@@ -134,8 +153,9 @@ class Stepper:
         """Takes the step unless the guard refuses; returns loss, norm, threshold and refusal."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         gradients = [cast(Tensor, p.grad) for p in parameters]
-        total = torch.nn.utils.get_total_norm(gradients)
-        value, norm = torch.stack([loss, total.to(loss.dtype)]).tolist()  # one wait for the device
+        total = whole(torch.nn.utils.get_total_norm(gradients))
+        numbers = self.world.same(torch.stack([loss, total.to(loss.dtype)]))
+        value, norm = numbers.tolist()  # one wait for the device
         if not math.isfinite(value):
             norm = math.nan  # it may have a finite gradient, which means nothing
         verdict = self.guard.judge(norm)
@@ -159,14 +179,14 @@ class Stepper:
         }
 
     def nonfinite_tensor(self) -> str | None:
-        """Returns the name of a tensor of `tensors` that is not finite, or None."""
+        """Returns the name of a tensor of `tensors` that is not finite in any process, or None."""
         names = (
             f"{file}: {name}"
             for file, named in self.tensors().items()
             for name, tensor in named.items()
-            if not tensor.isfinite().all()
+            if not part(tensor).isfinite().all()
         )
-        return next(names, None)
+        return next(filter(None, self.world.gather(next(names, None))), None)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the rest of a checkpoint as JSON values."""
@@ -179,7 +199,8 @@ class Stepper:
 
     def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Restores what `tensors` and `state_dict` returned."""
-        self.model.load_state_dict(tensors["model"])
+        for name, tensor in self.model.state_dict().items():
+            fill(tensor, tensors["model"][name])
         self.ema.load(tensors["ema"], state["ema_updates"])
         self.optimizer.state.clear()  # what is loaded may have no moments yet
         load_optimizer_tensors(self.model, self.optimizer, tensors["optim"])

@@ -59,7 +59,7 @@ def test_a_stopped_run_exits_with_75_and_says_how_to_go_on(
         run=Path("runs/tiny-run"), images=120, bits_per_dim=None, importance_bits_per_dim=None,
         dataset="few-clothes", split="test", num_images=0, stopped=True,
     )  # fmt: skip
-    monkeypatch.setattr(training, "fit", lambda config: stopped)
+    monkeypatch.setattr(training, "fit", lambda config, **_: stopped)
     result = cli("train", config, *json_option)
     assert result.exit_code == 75
     assert result.stderr == (

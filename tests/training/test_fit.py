@@ -204,8 +204,8 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(tiny, tmp_path, monkeypatch, s
     whole = fit(tiny("name=whole"))
     take = Stepper.step
 
-    def step_and_stop(self: Stepper, x: torch.Tensor) -> step.StepReport:
-        report = take(self, x)
+    def step_and_stop(self: Stepper, x: torch.Tensor, **given: int) -> step.StepReport:
+        report = take(self, x, **given)
         if self.steps == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
         return report

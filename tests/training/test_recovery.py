@@ -68,13 +68,13 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
         current: list[Stepper] = []
         take = Stepper.step
 
-        def step(self: Stepper, x: Tensor) -> StepReport:
+        def step(self: Stepper, x: Tensor, **given: int) -> StepReport:
             current[:] = [self]
             module = self.model.get_submodule(MODULE)
             if not hasattr(module, "plain_forward"):
                 module.plain_forward = module.forward
                 module.forward = lambda x: spoiled(self, module.plain_forward(x))
-            return take(self, x)
+            return take(self, x, **given)
 
         def spoiled(stepper: Stepper, output: Tensor) -> Tensor:
             bad = stepper.model.training and when(stepper)
@@ -248,8 +248,8 @@ def test_weights_that_are_not_finite_are_never_written(tiny, tmp_path, monkeypat
     """As an update that overflows leaves them: the gradient was finite."""
     take = Stepper.step
 
-    def step(self: Stepper, x: Tensor) -> StepReport:
-        report = take(self, x)
+    def step(self: Stepper, x: Tensor, **given: int) -> StepReport:
+        report = take(self, x, **given)
         if self.steps == 12 and self.guard.rollbacks == 0:
             with torch.no_grad():
                 self.model.decoder.blocks[0].z_proj.weight[0] = math.inf
@@ -267,8 +267,8 @@ def test_weights_that_are_not_finite_are_never_written(tiny, tmp_path, monkeypat
 def test_weights_that_spoil_at_the_end_do_not_end_the_run(tiny, tmp_path, monkeypatch):
     take = Stepper.step
 
-    def step(self: Stepper, x: Tensor) -> StepReport:
-        report = take(self, x)
+    def step(self: Stepper, x: Tensor, **given: int) -> StepReport:
+        report = take(self, x, **given)
         if self.steps == 8 and self.guard.rollbacks == 0:
             self.ema.tensors["decoder.gain"].fill_(math.nan)
         return report
@@ -355,11 +355,11 @@ def test_a_run_that_is_stopped_around_its_roll_back_ends_with_the_same_bits(
     fit(tiny(*settings, "name=whole"))
     take, left = Stepper.step, list(stop_after)
 
-    def step(self: Stepper, x: Tensor) -> StepReport:
+    def step(self: Stepper, x: Tensor, **given: int) -> StepReport:
         if left and self.steps + 1 == left[0]:
             left.pop(0)
             os.kill(os.getpid(), signal.SIGTERM)
-        return take(self, x)
+        return take(self, x, **given)
 
     monkeypatch.setattr(Stepper, "step", step)
     stops = 0
