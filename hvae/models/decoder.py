@@ -13,6 +13,7 @@ from hvae.models.config import ModelConfig
 from hvae.models.encoder import attention_at, bottleneck, residual_block, residual_scale
 from hvae.models.latent import LatentForm
 from hvae.models.layout import Layout
+from hvae.models.recompute import Level, recomputed, runs
 from hvae.nn.block import ACTIVATIONS, Bottleneck
 from hvae.nn.conv import conv, in_fp32, zero_conv
 from hvae.nn.resample import fit_channels, unpatchify, upsample
@@ -55,6 +56,22 @@ class Draw:
     guidance: Guidance | None = None
 
 
+class Outcome(NamedTuple):
+    """What one group leaves.
+
+    name       meaning
+    x          (N, width, *S) the next state
+    z          (N, Z, *S) the latent
+    kl         (N,) KL(q || p) in nats, if it was drawn from the posterior
+    log_ratio  (N,) ln p(z) - ln q(z), if it was asked for
+    """
+
+    x: Tensor
+    z: Tensor
+    kl: Tensor | None
+    log_ratio: Tensor | None
+
+
 @dataclass
 class Ladder:
     """What a pass down the ladder leaves, per group from coarse to fine.
@@ -63,13 +80,21 @@ class Ladder:
     latents     (N, Z, *S), of every group
     kl          (N,) KL(q || p) in nats, of groups drawn from the posterior
     log_ratios  (N,) ln p(z) - ln q(z) at the draw, float64, when asked for
-    params      (N, P, *S) outputs of the head
+    state       (N, width, *S) what the head reads
     """
 
     latents: list[Tensor] = field(default_factory=list)
     kl: list[Tensor] = field(default_factory=list)
     log_ratios: list[Tensor] = field(default_factory=list)
-    params: Tensor = field(default_factory=lambda: torch.empty(0))
+    state: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def add(self, outcome: Outcome) -> None:
+        """Takes in what the next group left."""
+        self.latents.append(outcome.z)
+        if outcome.kl is not None:
+            self.kl.append(outcome.kl)
+        if outcome.log_ratio is not None:
+            self.log_ratios.append(outcome.log_ratio)
 
 
 class DecoderBlock(nn.Module):
@@ -118,8 +143,8 @@ class DecoderBlock(nn.Module):
         if isinstance(self.prior, Bottleneck):
             self.prior.scale_tail(0.0)
 
-    def forward(self, x: Tensor, draw: Draw, result: Ladder, *, log_ratios: bool = False) -> Tensor:
-        """Returns the next state (N, width, *S); appends the group's outcome to `result`."""
+    def forward(self, x: Tensor, draw: Draw, *, log_ratios: bool = False) -> "Outcome":
+        """Returns what comes of a state (N, width, *S); pure, so that it can be run again."""
         if self.cond_proj is not None and draw.cond is not None:
             x = x + in_fp32(self.cond_proj, draw.cond)
         activated = self.posterior.activation(x)
@@ -127,6 +152,7 @@ class DecoderBlock(nn.Module):
             p = self.form.prior(self.prior.from_activated(activated))
         else:
             p = self.form.prior(self.prior(len(x), draw.cond))
+        kl = ratio = None
         if draw.z is None and draw.feature is not None:
             q = self.form.posterior(self.posterior.from_activated(activated, draw.feature), p)
             drawn = ops.gaussian_latent(
@@ -135,21 +161,20 @@ class DecoderBlock(nn.Module):
                 std=self.form.std, floor=self.form.floor,
             )  # fmt: skip
             assert drawn.y is not None
-            z, x = drawn.z, drawn.y
-            result.kl.append(drawn.kl)
+            z, kl, x = drawn.z, drawn.kl, drawn.y
             if self.watcher is not None and not log_ratios:
                 self.watcher(q, p, z)
             if log_ratios:
                 ratio = log_density_ratio(z, q, p, self.form.std, self.form.floor)
-                result.log_ratios.append(ratio)
         else:
             z = draw.z if draw.z is not None else self._prior_draw(p, draw)
             x = x + p[:, 2 * self.z_channels :]
-        result.latents.append(z)
         x = x + in_fp32(self.z_proj, z.to(x.dtype))
         residual: Tensor = self.resnet(x)
         x = x + residual
-        return x if self.attention is None else x + self.attention(x)
+        if self.attention is not None:
+            x = x + self.attention(x)
+        return Outcome(x, z, kl, ratio)
 
     def _prior_draw(self, p: Tensor, draw: Draw) -> Tensor:
         std, floor = self.form.std, self.form.floor
@@ -196,7 +221,9 @@ class Decoder(nn.Module):
         self.layout, self.shape_at = layout, layout.shape_at
         self.finest, self.patch = layout.finest, config.patch
         self.activation = ACTIVATIONS[config.activation]
+        self.levels: Mapping[int, Level] = {}  # what the backward computes again, by resolution
         resolutions = sorted({block.resolution for block in layout.decoder})
+        self.resolutions = set(resolutions)
         self.widths = {r: config.width_at(r) for r in resolutions}
         # Learned starting states; named by resolution, since the order of a list would not tell.
         self.bias_maps = nn.ParameterDict(
@@ -248,33 +275,78 @@ class Decoder(nn.Module):
         result = Ladder()
         if features is not None:
             features = {r: self.activation(f) for r, f in features.items()}
-        states: dict[int, Tensor] = {}
-        for group, (spec, block) in enumerate(zip(self.layout.decoder, self.blocks, strict=True)):
-            x = states.get(spec.resolution)
-            if x is None:
-                x = self._initial_state(spec.resolution, batch, rng.device)
-            if spec.mix_from is not None:
-                coarse = fit_channels(states[spec.mix_from], x.shape[1])
-                x = x + upsample(coarse, x.shape[2:])
-            draw = Draw(
+
+        def draw_of(group: int) -> Draw:
+            resolution = self.layout.decoder[group].resolution
+            return Draw(
                 rng=rng,
                 stream=group,
-                feature=None if features is None else features[spec.resolution],
+                feature=None if features is None else features[resolution],
                 z=latents[group] if group < len(latents) else None,
                 eps=None if eps is None else eps[group],
                 temperature=temperature if isinstance(temperature, float) else temperature[group],
-                cond=None if cond is None else cond[spec.resolution],
+                cond=None if cond is None else cond[resolution],
                 guidance=guidance,
             )
-            states[spec.resolution] = block(x, draw, result, log_ratios=log_ratios)
-        out = states[self.finest]
+
+        states: dict[int, Tensor] = {}
+        for groups in self._runs():
+            first = self.layout.decoder[groups.start]
+            outcomes = recomputed(
+                self.levels.get(first.resolution, "none"),
+                self._descend,
+                groups.start,
+                batch,
+                states.get(first.resolution),
+                None if first.mix_from is None else states[first.mix_from],
+                [draw_of(group) for group in groups],
+                log_ratios,
+            )
+            for outcome in outcomes:
+                result.add(outcome)
+            states[first.resolution] = outcomes[-1].x
+        state = states[self.finest]
         if guidance is not None:
             # Mixtures are not extrapolated: beyond 1 the conditional state stays what is decoded.
-            out, null = out.chunk(2)
-            out = torch.lerp(null, out, min(guidance.mean, 1.0))
-        out = out * self.gain + self.bias
-        result.params = unpatchify(in_fp32(self.out_conv, out), self.patch)
+            state, null = state.chunk(2)
+            state = torch.lerp(null, state, min(guidance.mean, 1.0))
+        result.state = state
         return result
+
+    def head(self, state: Tensor) -> Tensor:
+        """Returns the parameters of the likelihood, (N, P, *S), from the last state or rows of it."""
+        out = state * self.gain + self.bias
+        return unpatchify(in_fp32(self.out_conv, out), self.patch)
+
+    def _runs(self) -> list[range]:
+        specs = self.layout.decoder
+        mixing = {group for group, spec in enumerate(specs) if spec.mix_from is not None}
+        return runs([spec.resolution for spec in specs], self.levels, mixing)
+
+    def _descend(
+        self,
+        first: int,
+        batch: int,
+        x: Tensor | None,
+        coarse: Tensor | None,
+        draws: Sequence[Draw],
+        log_ratios: bool,
+    ) -> list[Outcome]:
+        """What the groups from `first` on leave, all of one resolution.
+
+        Without a state `x` they start from the initial one. A `coarse` state is added to it, here,
+        so that the sum is not kept where the groups are run again.
+        """
+        if x is None:
+            device = draws[0].rng.device
+            x = self._initial_state(self.layout.decoder[first].resolution, batch, device)
+        if coarse is not None:
+            x = x + upsample(fit_channels(coarse, x.shape[1]), x.shape[2:])
+        outcomes = []
+        for block, draw in zip(self.blocks[first:], draws, strict=False):
+            outcomes.append(block(x, draw, log_ratios=log_ratios))
+            x = outcomes[-1].x
+        return outcomes
 
     def _initial_state(self, resolution: int, batch: int, device: torch.device) -> Tensor:
         shape = (batch, self.widths[resolution], *self.shape_at(resolution))
