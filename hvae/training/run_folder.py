@@ -22,7 +22,7 @@ from hvae.training.step import Stepper
 _FREE = {
     "runs_dir", "eval", "data.workers", "train.images", "train.keep_last", "train.log_every",
     "train.sample_every", "train.checkpoint_every", "train.eval_every",
-    "train.guard.max_rollbacks",
+    "train.guard.max_rollbacks", "train.memory_gib", "train.checkpoint_activations",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hvae.losses import SpectralPenalty, cyclical_ramp, linear_ramp, objective
 from hvae.models import HVAE, Elbo
 from hvae.ops.philox import derive_seed, make_rng
+from hvae.training.accumulate import backward_in_parts, parts_of
 from hvae.training.config import TrainConfig
 from hvae.training.ema import Ema
 from hvae.training.guard import Guard
@@ -74,8 +75,7 @@ class Stepper:
         lr = learning_rate(self.images, self.config) * self.guard.lr_scale
         beta, free_bits = self._objective_weights()
         spectral = None if self.spectral is None else self.spectral()
-        elbo, loss = self._losses(self.forward, _batch(x, cond), first, spectral)
-        loss.backward()
+        elbo, loss = self._backward(_batch(x, cond), first, spectral)
         value, grad_norm, clip_norm, skipped = self._update(lr, loss.detach())
         self.guard.watch(value / math.log(2), warm=self.images > self.config.warmup_images)
         return StepReport(
@@ -99,20 +99,50 @@ class Stepper:
         first, batch = self.images - len(x), _batch(x, cond)
         return locate(self.model, lambda: self._losses(self.model, batch, first, None))
 
+    def _backward(
+        self, batch: tuple[Tensor, ...], first: int, spectral: Tensor | None
+    ) -> tuple[Elbo, Tensor]:
+        """Adds the gradients of a step's objective; returns ELBO and objective."""
+        if self.config.accumulate == 1:
+            elbo, loss = self._losses(self.forward, batch, first, spectral)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return elbo, loss
+        elbo, loss = backward_in_parts(
+            lambda part, place: self._elbo(self.forward, part, place),
+            self._objective,
+            parts_of(batch, first, self.config.accumulate),
+            separable=self._objective_weights()[1] == 0,
+        )
+        if spectral is not None:
+            penalty = self._penalty(spectral)
+            penalty.backward()  # type: ignore[no-untyped-call]
+            loss = loss + penalty.detach()
+        return elbo, loss
+
     def _losses(
         self, forward: Any, batch: tuple[Tensor, ...], first: int, spectral: Tensor | None
     ) -> tuple[Elbo, Tensor]:
         """ELBO and objective of the examples from place `first` of the run's order on."""
+        elbo = self._elbo(forward, batch, first)
+        loss = self._objective(elbo)
+        return elbo, loss if spectral is None else loss + self._penalty(spectral)
+
+    def _elbo(self, forward: Any, batch: tuple[Tensor, ...], first: int) -> Elbo:
         x = batch[0]
-        beta, free_bits = self._objective_weights()
         rng = make_rng(self.noise_seed, first, x.device)
-        dims, kl_share = self.model.num_dims, self.config.objective.kl_share
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             elbo: Elbo = forward(*batch, rng=rng)
-            loss = objective(elbo, dims, beta=beta, free_bits=free_bits, kl_share=kl_share)
-        if spectral is not None:
-            loss = loss + spectral * (self.config.objective.spectral / dims)
-        return elbo, loss
+        return elbo
+
+    def _objective(self, elbo: Elbo) -> Tensor:
+        beta, free_bits = self._objective_weights()
+        kl_share = self.config.objective.kl_share
+        return objective(
+            elbo, self.model.num_dims, beta=beta, free_bits=free_bits, kl_share=kl_share
+        )
+
+    def _penalty(self, spectral: Tensor) -> Tensor:
+        return spectral * (self.config.objective.spectral / self.model.num_dims)
 
     def _objective_weights(self) -> tuple[float, float]:
         """Returns beta and the free nats of each group at this point of the run."""
