@@ -62,7 +62,12 @@ app = typer.Typer(
 )
 
 
-app.command(epilog=example("hvae train configs/fashion_mini.yaml train.lr=2e-4"))(train)
+app.command(
+    epilog=example(
+        "hvae train configs/fashion_mini.yaml train.lr=2e-4\n"
+        "hvae train --plan vdvae/cifar10 train.memory_gib=8"
+    )
+)(train)
 app.command(epilog=example("hvae sample runs/fashion-mini -n 64 -o samples.png"))(sample)
 app.command(epilog=example("hvae reconstruct runs/fashion-mini -n 16 -o pairs.png"))(reconstruct)
 app.command("eval", epilog=example("hvae eval runs/fashion-mini --importance 16"))(evaluate)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hvae.cli.options import Json, Overrides
-from hvae.cli.output import note, print_result
+from hvae.cli.output import note, print_result, table
 
 if TYPE_CHECKING:
     from hvae.training import FitResult
@@ -25,6 +25,14 @@ def train(
         ),
     ],
     overrides: Overrides = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Train nothing; print parameters, memory, what is recomputed, arithmetic, and "
+            "images/s from a few steps on noise.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a model, or go on with a run that was stopped.
@@ -35,6 +43,12 @@ def train(
     """
     from hvae.training import fit, load_config
 
+    if plan:
+        from hvae.training.plan import make_plan
+
+        found = make_plan(load_config(config, overrides or ()))
+        print_result(found.record(), table(found.rows()), as_json=json)
+        return
     result = fit(load_config(config, overrides or ()))
     print_result({**asdict(result), "run": str(result.run)}, _text(result), as_json=json)
     if result.rollbacks:

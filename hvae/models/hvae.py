@@ -330,7 +330,7 @@ class HVAE(nn.Module):
         return ladder
 
     def _log_prob(self, state: Tensor, x: Tensor, rng: Tensor) -> Tensor:
-        """ln p(x | z) of data given the last state of the decoder, nats, (N,)."""
+        """Log p(x | z) of data given the last state of the decoder, nats, (N,)."""
         if not self._head_bands or not torch.is_grad_enabled():
             return self.likelihood(self.decoder.head(state)).log_prob(x, rng=rng)
         rows = -(-state.shape[2] // self._head_bands)

@@ -77,9 +77,7 @@ def runs(resolutions: list[int], levels: Mapping[int, Level], cuts: set[int]) ->
     return result
 
 
-def recomputed(
-    level: Level, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
-) -> R:
+def recomputed(level: Level, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Returns `function(*args)`, of which the backward keeps what the level says.
 
     The function must be pure: where gradients are needed it runs twice.

@@ -1,6 +1,7 @@
 """Which resolutions recompute what, so that a training step fits a memory budget."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def plan_for(
         bf16: convolutions in bfloat16.
 
     Raises:
-        UserError: if nothing fits the budget, or a level is given for an unknown resolution.
+        UserError: if nothing fits a budget in GiB (with "auto" that is a warning), or a level is
+            given for an unknown resolution.
     """
     asked = train.checkpoint_activations
     layout = Layout.parse(model)
@@ -50,11 +52,14 @@ def plan_for(
     budget = free_bytes(device) * _SHARE[device.type] if auto else train.memory_gib * 2**30
     plan, found = fitted(model, batch, budget, head=train.head_bands, bf16=bf16)
     if found.total > budget:
-        raise UserError(
+        short = (
             f"train.memory_gib: a step on {batch} images at once takes "
             f"{found.total / 2**30:.1f} GiB even when every block is recomputed, but the budget is "
             f"{budget / 2**30:.1f} GiB; use a smaller data.batch, or a larger train.accumulate"
         )
+        if not auto:
+            raise UserError(short)
+        warnings.warn(short, stacklevel=2)  # what is free may be more by the time it is used
     return plan
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from hvae.errors import UserError
 from hvae.models import HVAE
@@ -85,7 +86,7 @@ def test_one_resolution_recomputes_and_the_others_do_not(
     x = random_images(model, 2)
     calls: list[int] = []
     for block in model.decoder.blocks:
-        block.register_forward_hook(lambda *_: calls.append(1))
+        block.register_forward_pre_hook(lambda *_: calls.append(1))
     model.recompute(Recompute(decoder={8: "block"}))
     model(x).elbo.mean().backward()
     assert len(calls) == 7 + 3  # of which three stand at resolution 8
@@ -157,8 +158,6 @@ def test_runs_end_where_the_resolution_changes_and_at_cuts(
 
 def held_bytes(call: Callable[[], object]) -> int:
     """Bytes that a call's result keeps alive, whatever holds them, by the allocator's account."""
-    from torch.profiler import ProfilerActivity, profile
-
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = call()
     events = profiler.profiler.kineto_results.events()
