@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, TypeVar, TypeVarTuple, cast
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ LEVELS: tuple[Level, ...] = ("none", "elementwise", "pointwise", "block")
 # backward holds all maps of a run at once.
 _RUN_LENGTH: Mapping[Level, int] = {"none": 1, "elementwise": 2, "pointwise": 2, "block": 1}
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 
 
@@ -77,17 +77,17 @@ def runs(resolutions: list[int], levels: Mapping[int, Level], cuts: set[int]) ->
     return result
 
 
-def recomputed(level: Level, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def recomputed(level: Level, function: Callable[[*Ts], R], *args: *Ts) -> R:
     """Returns `function(*args)`, of which the backward keeps what the level says.
 
     The function must be pure: where gradients are needed it runs twice.
     """
     if level == "none" or not torch.is_grad_enabled():
-        return function(*args, **kwargs)
+        return function(*args)
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if level != "block":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _POLICIES[level])
-    return cast(R, checkpoint(function, *args, **options, **kwargs))
+    return cast(R, checkpoint(function, *args, **options))
 
 
 def _keep_narrow(_: Any, op: Any, *args: Any, **__: Any) -> CheckpointPolicy:

@@ -47,7 +47,7 @@ def backward_in_parts(
         elbos = []
         for part, place in parts:
             elbo = run(part, place)
-            (objective(elbo) * (len(part[0]) / total)).backward()  # type: ignore[no-untyped-call]
+            (objective(elbo) * (len(part[0]) / total)).backward()
             elbos.append(_detached(elbo))
         whole = _joined(elbos)
         return whole, objective(whole)

@@ -93,7 +93,7 @@ class Meter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = self.peak = self.flops = 0
         self._living: set[int] = set()
         self._forms: dict[Any, list[Any]] = {}

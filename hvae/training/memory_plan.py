@@ -48,8 +48,10 @@ def plan_for(
         return _recompute(layout, levels, train.head_bands)
     if train.memory_gib is None:
         return Recompute(head=train.head_bands)
-    auto = train.memory_gib == "auto"
-    budget = free_bytes(device) * _SHARE[device.type] if auto else train.memory_gib * 2**30
+    if train.memory_gib == "auto":
+        budget = free_bytes(device) * _SHARE[device.type]
+    else:
+        budget = train.memory_gib * 2**30
     plan, found = fitted(model, batch, budget, head=train.head_bands, bf16=bf16)
     if found.total > budget:
         short = (
@@ -57,7 +59,7 @@ def plan_for(
             f"{found.total / 2**30:.1f} GiB even when every block is recomputed, but the budget is "
             f"{budget / 2**30:.1f} GiB; use a smaller data.batch, or a larger train.accumulate"
         )
-        if not auto:
+        if train.memory_gib != "auto":
             raise UserError(short)
         warnings.warn(short, stacklevel=2)  # what is free may be more by the time it is used
     return plan

@@ -105,7 +105,7 @@ class Stepper:
         """Adds the gradients of a step's objective; returns ELBO and objective."""
         if self.config.accumulate == 1:
             elbo, loss = self._losses(self.forward, batch, first, spectral)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return elbo, loss
         elbo, loss = backward_in_parts(
             lambda part, place: self._elbo(self.forward, part, place),
@@ -115,7 +115,7 @@ class Stepper:
         )
         if spectral is not None:
             penalty = self._penalty(spectral)
-            penalty.backward()  # type: ignore[no-untyped-call]
+            penalty.backward()
             loss = loss + penalty.detach()
         return elbo, loss
 
