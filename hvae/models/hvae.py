@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hvae.distributions import Distribution, make_likelihood
 from hvae.errors import UserError
+from hvae.models import regional
 from hvae.models.condition import Condition, Conditioner, condition_of
 from hvae.models.config import ModelConfig
 from hvae.models.decoder import Decoder, Guidance, Ladder
@@ -101,6 +102,13 @@ class HVAE(nn.Module):
             )
         self.encoder.levels, self.decoder.levels = plan.encoder, plan.decoder
         self._head_bands = plan.head
+
+    def compile_blocks(self) -> None:
+        """Runs the blocks of both ladders compiled wherever gradients are taken.
+
+        Blocks of one kind share one compilation. Evaluation and sampling stay as they are.
+        """
+        self.encoder.call = self.decoder.call = regional.compiled_call()
 
     @property
     def num_dims(self) -> int:

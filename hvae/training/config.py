@@ -123,9 +123,6 @@ class TrainConfig(Section):
     """Run the model through torch.compile (needs a compiler; the first step takes a minute or
     more). Regional: block by block, which compiles once per kind of block."""
 
-    cuda_graphs: bool = False
-    """Record forward and backward once and replay them (CUDA only): no time is lost on launches."""
-
     memory_gib: float | Literal["auto"] | None = None
     """Memory that weights, optimiser and activations of a step may take; what does not fit is
     recomputed in the backward, which changes no result. Auto: what is free. Null: no limit."""

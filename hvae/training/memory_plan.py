@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,10 @@ from hvae.training.footprint import Footprint, footprint
 # What of a device's free memory a run plans with: libraries want workspaces, the allocator is left
 # with gaps, and on a CPU other programs live as well.
 _SHARE = {"cpu": 0.8, "cuda": 0.9}
+
+
+# Compiled code is no list of operations that a policy could pick from.
+_WITH_REGIONAL = {"none", "block"}
 
 
 def plan_for(
@@ -38,6 +42,13 @@ def plan_for(
     asked = train.checkpoint_activations
     layout = Layout.parse(model)
     if asked is not None:
+        given = {asked} if isinstance(asked, str) else set(asked.values())
+        if train.compile == "regional" and not given <= _WITH_REGIONAL:
+            raise UserError(
+                "train.checkpoint_activations: with train.compile: regional wanted none or block, "
+                f"got {', '.join(sorted(given))}; compiled blocks recompute element-wise work by "
+                "themselves"
+            )
         known = {r for part in _resolutions(layout) for r in part}
         levels = dict.fromkeys(known, asked) if isinstance(asked, str) else asked
         if unknown := sorted(set(levels) - known):
@@ -52,7 +63,9 @@ def plan_for(
         budget = free_bytes(device) * _SHARE[device.type]
     else:
         budget = train.memory_gib * 2**30
-    plan, found = fitted(model, batch, budget, head=train.head_bands, bf16=bf16)
+    levels: Sequence[Level] = ("block",) if train.compile == "regional" else LEVELS[1:]
+    plans = list(plans_of(model, train.head_bands, levels))
+    plan, found = fitted(model, batch, budget, plans, bf16=bf16)
     if found.total > budget:
         short = (
             f"train.memory_gib: a step on {batch} images at once takes "
@@ -66,14 +79,18 @@ def plan_for(
 
 
 def fitted(
-    model: ModelConfig, batch: int, budget: float, *, head: int = 0, bf16: bool = False
+    model: ModelConfig,
+    batch: int,
+    budget: float,
+    plans: Sequence[Recompute],
+    *,
+    bf16: bool = False,
 ) -> tuple[Recompute, Footprint]:
-    """Returns the plan that recomputes least of those that fit a budget, and what it takes.
+    """Returns the first plan that fits a budget, and what it takes; the last one if none does.
 
-    Plans are put in order and weighed by a count of maps; the one picked is then measured by
-    `footprint`, and the count corrected, until it fits. If none does, this is the smallest one.
+    Plans are weighed by a count of maps; the one picked is then measured by `footprint`, and the
+    count corrected, until it fits.
     """
-    plans = list(plans_of(model, head))
     at = 0
     while True:
         found = footprint(model, batch, plans[at], bf16=bf16)
@@ -86,7 +103,9 @@ def fitted(
         at = next((i for i in later if kept_numbers(model, plans[i]) <= most), len(plans) - 1)
 
 
-def plans_of(model: ModelConfig, head: int = 0) -> Iterator[Recompute]:
+def plans_of(
+    model: ModelConfig, head: int = 0, levels: Sequence[Level] = LEVELS[1:]
+) -> Iterator[Recompute]:
     """Yields plans from what is fastest to what is smallest.
 
     Cheap recomputation comes first, at every resolution, before dear one begins anywhere. Within a
@@ -95,12 +114,12 @@ def plans_of(model: ModelConfig, head: int = 0) -> Iterator[Recompute]:
     """
     layout = Layout.parse(model)
     encoder, decoder = _resolutions(layout)
-    levels: dict[int, Level] = {}
+    reached: dict[int, Level] = {}
     yield Recompute(head=head)
-    for level in LEVELS[1:]:
+    for level in levels:
         for resolution in sorted(encoder | decoder, key=lambda r: (model.width_at(r), -r)):
-            levels = {**levels, resolution: level}
-            yield _recompute(layout, levels, head)
+            reached = {**reached, resolution: level}
+            yield _recompute(layout, reached, head)
 
 
 def kept_numbers(model: ModelConfig, plan: Recompute) -> int:

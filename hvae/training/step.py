@@ -59,7 +59,9 @@ class Stepper:
         )
         self.noise_seed = derive_seed(seed, "train")
         self.bf16 = uses_bf16(config, model.device)
-        self.forward = cast(Any, torch.compile(model) if config.compile else model)
+        if config.compile == "regional":
+            model.compile_blocks()
+        self.forward = cast(Any, torch.compile(model) if config.compile is True else model)
         self.steps = 0
         self.images = 0
 
@@ -97,7 +99,8 @@ class Stepper:
         Runs it again with the same noise, without torch.compile; only the gradients are lost.
         """
         first, batch = self.images - len(x), _batch(x, cond)
-        return locate(self.model, lambda: self._losses(self.model, batch, first, None))
+        with torch.compiler.set_stance("force_eager"):
+            return locate(self.model, lambda: self._losses(self.model, batch, first, None))
 
     def _backward(
         self, batch: tuple[Tensor, ...], first: int, spectral: Tensor | None
