@@ -68,6 +68,7 @@ app.command(
         "hvae train configs/fashion_mini.yaml train.lr=2e-4\n"
         "torchrun --nproc-per-node=8 -m hvae train configs/fashion_mini.yaml\n"
         "hvae train configs/own_images_256.yaml --smoke\n"
+        "hvae train configs/own_images_256.yaml --plan train.memory_gib=8\n"
         "hvae train configs/own_images_256.yaml data.source=~/photos"
     )
 )(train)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hvae.cli.options import Json, Overrides
-from hvae.cli.output import fail, note, print_result
+from hvae.cli.output import fail, note, print_result, table
 from hvae.cli.plot import leave_curves
 from hvae.cli.smoke import run_smoke
 from hvae.errors import HvaeError
 
 if TYPE_CHECKING:
-    from hvae.training import FitResult
+    from hvae.training import Config, FitResult
     from hvae.training.distributed import World
 
 # EX_TEMPFAIL of sysexits.h: what schedulers take for "run it again".
@@ -40,6 +40,14 @@ def train(
             "folder that is removed (kept with name=...). Needs no data.",
         ),
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Train nothing; print parameters, memory, what is recomputed, arithmetic, and "
+            "images/s from a few steps on noise.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a model, or go on with a run that was stopped.
@@ -57,16 +65,27 @@ def train(
     with joined() as world, _speaking_as_one(world):
         with world.agreed():
             settings = load_config(config, overrides or ())
-        if smoke:
+        if smoke or plan:
             if world.first:
                 named = any(text.startswith("name=") for text in overrides or ())
-                run_smoke(settings, keep=named, json=json)
+                _try(settings, plan=plan, keep=named, json=json)
             return
         result = fit(settings, world=world)
         if world.first:
             _tell(result, json)
         if result.stopped:
             raise typer.Exit(STOPPED)
+
+
+def _try(settings: "Config", *, plan: bool, keep: bool, json: bool) -> None:
+    """Says what the run would take, or takes two steps of it."""
+    if not plan:
+        run_smoke(settings, keep=keep, json=json)
+        return
+    from hvae.training.plan import make_plan
+
+    found = make_plan(settings)
+    print_result(found.record(), table(found.rows()), as_json=json)
 
 
 @contextmanager

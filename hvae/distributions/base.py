@@ -40,6 +40,14 @@ class Likelihood(Protocol):
     def measures(self) -> str:
         """What bits per dimension of its log-probabilities are bits of, in words for a report."""
 
+    @property
+    def kind(self) -> str:
+        """Its name in a configuration."""
+
+    @property
+    def by_pixel(self) -> bool:
+        """Whether the log-probability of an image is the sum of those of its parts."""
+
     def network_input(self, x: Tensor) -> Tensor:
         """Returns uint8 images (N, C, *S) scaled for the encoder, float32."""
 

@@ -21,6 +21,7 @@ class Gaussian(LocationScale):
     """
 
     kind = "gaussian"
+    by_pixel = False  # its noise is drawn by place in the image
 
     @property
     def measures(self) -> str:

@@ -31,6 +31,7 @@ class PixelLikelihood(ABC):
     """
 
     kind: str
+    by_pixel = True
 
     def __init__(
         self,

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hvae import ops
 from hvae.distributions.gaussian import log_density_ratio
+from hvae.models import regional
 from hvae.models.config import ModelConfig
 from hvae.models.encoder import attention_at, bottleneck, residual_block, residual_scale
 from hvae.models.latent import LatentForm
 from hvae.models.layout import Layout
+from hvae.models.recompute import Level, recomputed, runs
 from hvae.nn.block import ACTIVATIONS, Bottleneck
 from hvae.nn.conv import conv, in_fp32, zero_conv
 from hvae.nn.resample import fit_channels, unpatchify, upsample
@@ -79,13 +81,13 @@ class Ladder:
     latents     (N, Z, *S), of every group
     kl          (N,) KL(q || p) in nats, of groups drawn from the posterior
     log_ratios  (N,) ln p(z) - ln q(z) at the draw, float64, when asked for
-    params      (N, P, *S) outputs of the head
+    state       (N, width, *S) what the head reads
     """
 
     latents: list[Tensor] = field(default_factory=list)
     kl: list[Tensor] = field(default_factory=list)
     log_ratios: list[Tensor] = field(default_factory=list)
-    params: Tensor = field(default_factory=lambda: torch.empty(0))
+    state: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def add(self, outcome: Outcome) -> None:
         """Takes in what the next group left."""
@@ -145,9 +147,8 @@ class DecoderBlock(nn.Module):
     def forward(self, x: Tensor, draw: Draw, *, log_ratios: bool = False) -> Outcome:
         """Returns what comes of a state (N, width, *S).
 
-        Nothing is written into an argument: FSDP hands over copies of them.
+        Pure, so that it can be run again; FSDP also hands over copies of the arguments.
         """
-        kl = ratio = None
         if self.cond_proj is not None and draw.cond is not None:
             x = x + in_fp32(self.cond_proj, draw.cond)
         activated = self.posterior.activation(x)
@@ -155,6 +156,7 @@ class DecoderBlock(nn.Module):
             p = self.form.prior(self.prior.from_activated(activated))
         else:
             p = self.form.prior(self.prior(len(x), draw.cond))
+        kl = ratio = None
         if draw.z is None and draw.feature is not None:
             q = self.form.posterior(self.posterior.from_activated(activated, draw.feature), p)
             drawn = ops.gaussian_latent(
@@ -221,9 +223,12 @@ class Decoder(nn.Module):
         super().__init__()
         ndim = len(layout.finest_shape)
         self.layout, self.shape_at = layout, layout.shape_at
+        self.call: Callable[..., Any] = regional.call  # how training calls a block
         self.finest, self.patch = layout.finest, config.patch
         self.activation = ACTIVATIONS[config.activation]
+        self.levels: Mapping[int, Level] = {}  # what the backward computes again, by resolution
         resolutions = sorted({block.resolution for block in layout.decoder})
+        self.resolutions = set(resolutions)
         self.widths = {r: config.width_at(r) for r in resolutions}
         # Learned starting states; named by resolution, since the order of a list would not tell.
         self.bias_maps = nn.ParameterDict(
@@ -275,35 +280,79 @@ class Decoder(nn.Module):
         result = Ladder()
         if features is not None:
             features = {r: self.activation(f) for r, f in features.items()}
-        states: dict[int, Tensor] = {}
-        for group, (spec, block) in enumerate(zip(self.layout.decoder, self.blocks, strict=True)):
-            x = states.get(spec.resolution)
-            if x is None:
-                x = self._initial_state(spec.resolution, batch, rng.device)
-            if spec.mix_from is not None:
-                coarse = fit_channels(states[spec.mix_from], x.shape[1])
-                x = x + upsample(coarse, x.shape[2:])
-            draw = Draw(
+
+        def draw_of(group: int) -> Draw:
+            resolution = self.layout.decoder[group].resolution
+            return Draw(
                 rng=rng,
                 stream=group,
-                feature=None if features is None else features[spec.resolution],
+                feature=None if features is None else features[resolution],
                 z=latents[group] if group < len(latents) else None,
                 eps=None if eps is None else eps[group],
                 temperature=temperature if isinstance(temperature, float) else temperature[group],
-                cond=None if cond is None else cond[spec.resolution],
+                cond=None if cond is None else cond[resolution],
                 guidance=guidance,
             )
-            outcome = block(x, draw, log_ratios=log_ratios)
-            result.add(outcome)
-            states[spec.resolution] = outcome.x
-        out = states[self.finest]
+
+        states: dict[int, Tensor] = {}
+        for groups in self._runs():
+            first = self.layout.decoder[groups.start]
+            outcomes = recomputed(
+                self.levels.get(first.resolution, "none"),
+                self._descend,
+                groups.start,
+                batch,
+                states.get(first.resolution),
+                None if first.mix_from is None else states[first.mix_from],
+                [draw_of(group) for group in groups],
+                log_ratios,
+            )
+            for outcome in outcomes:
+                result.add(outcome)
+            states[first.resolution] = outcomes[-1].x
+        state = states[self.finest]
         if guidance is not None:
             # Mixtures are not extrapolated: beyond 1 the conditional state stays what is decoded.
-            out, null = out.chunk(2)
-            out = torch.lerp(null, out, min(guidance.mean, 1.0))
-        out = out * self.gain + self.bias
-        result.params = unpatchify(in_fp32(self.out_conv, out), self.patch)
+            state, null = state.chunk(2)
+            state = torch.lerp(null, state, min(guidance.mean, 1.0))
+        result.state = state
         return result
+
+    def head(self, state: Tensor) -> Tensor:
+        """Returns what the likelihood takes, (N, P, *S), from the last state or rows of it."""
+        out = state * self.gain + self.bias
+        return unpatchify(in_fp32(self.out_conv, out), self.patch)
+
+    def _runs(self) -> list[range]:
+        specs = self.layout.decoder
+        mixing = {group for group, spec in enumerate(specs) if spec.mix_from is not None}
+        return runs([spec.resolution for spec in specs], self.levels, mixing)
+
+    def _descend(
+        self,
+        first: int,
+        batch: int,
+        x: Tensor | None,
+        coarse: Tensor | None,
+        draws: Sequence[Draw],
+        log_ratios: bool,
+    ) -> list[Outcome]:
+        """What the groups from `first` on leave, all of one resolution.
+
+        Without a state `x` they start from the initial one. A `coarse` state is added to it, here,
+        so that the sum is not kept where the groups are run again.
+        """
+        if x is None:
+            device = draws[0].rng.device
+            x = self._initial_state(self.layout.decoder[first].resolution, batch, device)
+        if coarse is not None:
+            x = x + upsample(fit_channels(coarse, x.shape[1]), x.shape[2:])
+        call = self.call if torch.is_grad_enabled() else regional.call
+        outcomes: list[Outcome] = []
+        for block, draw in zip(self.blocks[first:], draws, strict=False):
+            outcomes.append(call(block, x, draw, log_ratios=log_ratios))
+            x = outcomes[-1].x
+        return outcomes
 
     def _initial_state(self, resolution: int, batch: int, device: torch.device) -> Tensor:
         shape = (batch, self.widths[resolution], *self.shape_at(resolution))

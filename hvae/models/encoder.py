@@ -1,10 +1,16 @@
 """The bottom-up network: features of the data at every resolution."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from hvae.errors import UserError
+from hvae.models import regional
 from hvae.models.config import ModelConfig
 from hvae.models.layout import Layout
+from hvae.models.recompute import Level, recomputed, runs
 from hvae.nn.attention import SelfAttention
 from hvae.nn.block import Bottleneck
 from hvae.nn.conv import conv
@@ -23,6 +29,9 @@ class Encoder(nn.Module):
         ndim = len(layout.finest_shape)
         self.patch, self.finest, self.layout = config.patch, layout.finest, layout.encoder
         self.widths = {r: config.width_at(r) for r in [b.output_resolution for b in layout.encoder]}
+        self.call: Callable[..., Any] = regional.call  # how training calls a block
+        self.resolutions = {block.resolution for block in layout.encoder}
+        self.levels: Mapping[int, Level] = {}  # what the backward computes again, by resolution
         self.in_conv = conv(ndim, channels * config.patch**ndim, config.width, kernel=3)
         self.blocks = nn.ModuleList()
         self.attention = nn.ModuleDict()  # by index of the block it follows
@@ -37,14 +46,25 @@ class Encoder(nn.Module):
         """Returns features (N, width, *S) by resolution, from scaled data (N, C, *S)."""
         x = self.in_conv(patchify(x, self.patch))
         features = {self.finest: x}
-        for index, (spec, block) in enumerate(zip(self.layout, self.blocks, strict=True)):
-            x = x + block(x)
+        # What enters a pooling block is a feature map too, and must come out of a run.
+        cuts = {i for i, spec in enumerate(self.layout) if spec.pool > 1}
+        for blocks in runs([spec.resolution for spec in self.layout], self.levels, cuts):
+            level = self.levels.get(self.layout[blocks.start].resolution, "none")
+            x = recomputed(level, self._ascend, x, blocks)
+            features[self.layout[blocks[-1]].output_resolution] = x
+        return features
+
+    def _ascend(self, x: Tensor, blocks: range) -> Tensor:
+        """Returns what adjacent blocks make of their input."""
+        call = self.call if torch.is_grad_enabled() else regional.call
+        for index in blocks:
+            spec = self.layout[index]
+            x = x + call(self.blocks[index], x)
             if str(index) in self.attention:
                 x = x + self.attention[str(index)](x)
             x = average_pool(x, spec.pool)
             x = fit_channels(x, self.widths[spec.output_resolution])
-            features[spec.output_resolution] = x
-        return features
+        return x
 
 
 def residual_block(config: ModelConfig, ndim: int, resolution: int) -> Bottleneck:

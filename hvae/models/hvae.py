@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from hvae.distributions import Distribution, make_likelihood
 from hvae.errors import UserError
+from hvae.models import regional
 from hvae.models.condition import Condition, Conditioner, condition_of
 from hvae.models.config import ModelConfig
 from hvae.models.decoder import Decoder, Guidance, Ladder
 from hvae.models.encoder import Encoder
 from hvae.models.layout import Layout
+from hvae.models.recompute import Recompute, recomputed
 from hvae.nn.conv import CONVS
 from hvae.ops.philox import derive_seed, make_rng
 
@@ -69,11 +71,44 @@ class HVAE(nn.Module):
         self.decoder = Decoder(config, layout, self.likelihood.num_parameters)
         if config.init == "lecun":
             _widen_weights(self)
+        self._head_bands = 0
         conditional = config.condition.kind != "none"
         self.condition = Conditioner(config, layout) if conditional else None
         if len(config.size) == 2:
             # Convolutions are up to three times faster so; the ops follow their layout.
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def recompute(self, plan: Recompute) -> None:
+        """Sets what the backward computes again instead of keeping; by default nothing.
+
+        Results and gradients stay the same bit for bit, except with `plan.head`, which sums the
+        log-probability in another order.
+
+        Raises:
+            UserError: if a resolution has no level in the layout, or the likelihood cannot be
+                computed in bands.
+        """
+        known = {"encoder": self.encoder.resolutions, "decoder": self.decoder.resolutions}
+        for part, resolutions in known.items():
+            if unknown := sorted(set(getattr(plan, part)) - resolutions):
+                raise UserError(
+                    f"{part}: no block stands at resolution {unknown[0]}; blocks stand at "
+                    f"{', '.join(map(str, sorted(resolutions)))}"
+                )
+        if plan.head and not self.likelihood.by_pixel:
+            raise UserError(
+                f"head bands: a {self.likelihood.kind} draws noise for an image as a whole; it "
+                "cannot be computed in bands"
+            )
+        self.encoder.levels, self.decoder.levels = plan.encoder, plan.decoder
+        self._head_bands = plan.head
+
+    def compile_blocks(self) -> None:
+        """Runs the blocks of both ladders compiled wherever gradients are taken.
+
+        Blocks of one kind share one compilation. Evaluation and sampling stay as they are.
+        """
+        self.encoder.call = self.decoder.call = regional.compiled_call()
 
     @property
     def num_dims(self) -> int:
@@ -130,7 +165,7 @@ class HVAE(nn.Module):
         """
         rng = make_rng(0, 0, x.device) if rng is None else rng
         ladder = self._posterior(x, rng=rng, eps=eps, cond=cond, drop=self.training)
-        nll = -self.likelihood(ladder.params).log_prob(x, rng=rng)
+        nll = -self._log_prob(ladder.state, x, rng)
         kl = torch.stack(ladder.kl, 1)
         elbo = -(nll + kl.sum(1))
         return Elbo(nll, kl, elbo, -elbo / (math.log(2) * self.num_dims))
@@ -142,7 +177,7 @@ class HVAE(nn.Module):
         arXiv 1509.00519).
         """
         ladder = self._posterior(x, rng=rng, cond=cond, log_ratios=True)
-        log_prob = self.likelihood(ladder.params).log_prob(x, rng=rng).double()
+        log_prob = self._log_prob(ladder.state, x, rng).double()
         return log_prob + torch.stack(ladder.log_ratios, 1).sum(1)
 
     @torch.no_grad()
@@ -209,7 +244,7 @@ class HVAE(nn.Module):
                 cond=maps,
                 guidance=guided,
             )
-            images = self.likelihood(ladder.params)
+            images = self.likelihood(self.decoder.head(ladder.state))
             chunks.append(images.mean_image() if output == "mean" else images.sample(rng))
         return torch.cat(chunks)[first_index - start :][:n]
 
@@ -264,7 +299,7 @@ class HVAE(nn.Module):
         n = len(latents[0])
         maps = self._maps(self._told(cond, n), n)
         ladder = self.decoder(n, rng, latents=latents, temperature=temperature, cond=maps)
-        return self.likelihood(ladder.params)
+        return self.likelihood(self.decoder.head(ladder.state))
 
     @property
     def chunk(self) -> int:
@@ -307,6 +342,18 @@ class HVAE(nn.Module):
             cond=self._maps(cond, len(x), rng if drop else None),
         )
         return ladder
+
+    def _log_prob(self, state: Tensor, x: Tensor, rng: Tensor) -> Tensor:
+        """Log p(x | z) of data given the last state of the decoder, nats, (N,)."""
+        if not self._head_bands or not torch.is_grad_enabled():
+            return self.likelihood(self.decoder.head(state)).log_prob(x, rng=rng)
+        rows = -(-state.shape[2] // self._head_bands)
+        bands = zip(state.split(rows, 2), x.split(rows * self.config.patch, 2), strict=True)
+
+        def log_prob(state: Tensor, x: Tensor) -> Tensor:
+            return self.likelihood(self.decoder.head(state)).log_prob(x)
+
+        return torch.stack([recomputed("block", log_prob, *band) for band in bands]).sum(0)
 
     def _told(self, cond: Condition | None, n: int) -> Tensor | None:
         """A condition in any of its forms as n rows on the model's device."""

@@ -9,6 +9,8 @@ from hvae.errors import UserError
 from hvae.models import HVAE
 from hvae.ops.philox import derive_seed
 from hvae.training.config import Config
+from hvae.training.memory_plan import plan_for
+from hvae.training.step import uses_bf16
 
 
 def complete(config: Config, source: ImageSource) -> Config:
@@ -31,8 +33,17 @@ def complete(config: Config, source: ImageSource) -> Config:
 
 
 def build_model(config: Config, device: torch.device) -> HVAE:
-    """Returns the run's model with its initial weights, which the seed alone decides."""
+    """Returns the run's model with its initial weights, which the seed alone decides.
+
+    Its backward recomputes what the configuration asks for, or the memory budget.
+
+    Raises:
+        UserError: if no plan fits the budget.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "init"))
         model = HVAE(config.model)
+    at_once = -(-config.data.batch // config.train.accumulate)
+    bf16 = uses_bf16(config.train, device)
+    model.recompute(plan_for(config.model, config.train, at_once, device, bf16=bf16))
     return model.to(device)

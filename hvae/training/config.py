@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hvae.data.config import DataConfig
 from hvae.models.config import ModelConfig
+from hvae.models.recompute import Level
 from hvae.section import Section
 
 Sharding: TypeAlias = Literal["ddp", "fsdp"]
@@ -120,8 +121,24 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of convolutions. Auto: bf16 where the device has the instructions, else fp32."""
 
-    compile: bool = False
-    """Run the model through torch.compile (needs a compiler; the first step takes a minute)."""
+    compile: bool | Literal["regional"] = False
+    """Run the model through torch.compile (needs a compiler; the first step takes a minute or
+    more). Regional: block by block, which compiles once per kind of block."""
+
+    memory_gib: float | Literal["auto"] | None = None
+    """Memory that weights, optimiser and activations of a step may take; what does not fit is
+    recomputed in the backward, which changes no result. Auto: what is free. Null: no limit."""
+
+    checkpoint_activations: Level | dict[int, Level] | None = None
+    """What the backward recomputes: none, elementwise, pointwise or block, for all resolutions or
+    by resolution. Null: what train.memory_gib asks for."""
+
+    head_bands: int = Field(default=0, ge=0)
+    """Compute head and likelihood in so many bands of rows, again in the backward. 0: at once."""
+
+    accumulate: int = Field(default=1, ge=1)
+    """Parts that the batch of a step goes through the model in, one after another. While free bits
+    are on, each part is run forward twice: whether a group pays depends on the whole batch."""
 
     sharding: Sharding = "ddp"
     """How several processes (torchrun) hold the model: ddp, each all of it; fsdp, each a part, for
@@ -158,6 +175,13 @@ class TrainConfig(Section):
     def _one_is_a_list(cls, names: Any) -> Any:
         """Brackets in `train.log_to=[wandb]` have to be quoted in some shells."""
         return (names,) if isinstance(names, str) else names
+
+    @field_validator("memory_gib")
+    @classmethod
+    def _memory_is_positive(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float) and not value > 0:
+            raise ValueError(f"wanted auto or a number of GiB above 0, got {value}")
+        return value
 
 
 class EvalConfig(Section):

@@ -69,11 +69,12 @@ class World:
         of processes: the engines of torch average gradients over processes, which makes it whole.
 
         Args:
-            values: (N, ...) of this process's images; N may be 0.
+            values: (N, ...) of this process's images, or of some of them, whose part in the mean
+                it then is; N may be 0.
             total: images of all processes together.
         """
         if self.size == 1:
-            return values.mean(0)
+            return values.mean(0) if len(values) == total else values.sum(0) / total
         result: Tensor = cast(Any, _Sum).apply(values.sum(0), self.size) / total
         return result
 

@@ -18,12 +18,15 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     if config.optimizer == "adamax":
         betas = config.betas or (0.9, 0.999)
         return torch.optim.Adamax(parameters, lr=config.lr, betas=betas, foreach=True)
+    # One kernel per step. Adamax has none; on a CPU lists keep the results of older versions.
+    fused = all(parameter.is_cuda for parameter in parameters)
     return torch.optim.AdamW(
         parameters,
         lr=config.lr,
         betas=config.betas or (0.9, 0.9),
         weight_decay=config.weight_decay,
-        foreach=True,
+        fused=fused,
+        foreach=not fused,
     )
 
 
@@ -78,5 +81,7 @@ def load_optimizer_tensors(
         parameter = parameters[name]
         # Moments lie in memory as their parameter does: kernels round differently per layout.
         own = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor)
+        if optimizer.defaults.get("fused"):  # which keeps its count of steps on the device
+            own = own.to(parameter.device)
         fill(own, tensor)
         optimizer.state[parameter][key] = own

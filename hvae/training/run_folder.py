@@ -28,7 +28,8 @@ from hvae.training.step import Stepper
 _FREE = {
     "runs_dir", "eval", "data.workers", "train.images", "train.keep_last", "train.keep_best",
     "train.log_every", "train.sample_every", "train.checkpoint_every", "train.eval_every",
-    "train.guard.max_rollbacks", "train.log_to", "train.sharding",
+    "train.guard.max_rollbacks", "train.log_to", "train.sharding", "train.memory_gib",
+    "train.checkpoint_activations",
 }  # fmt: skip
 
 

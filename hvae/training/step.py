@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hvae.losses import SpectralPenalty, cyclical_ramp, linear_ramp, objective
 from hvae.models import HVAE, Elbo
 from hvae.ops.philox import derive_seed, make_rng
+from hvae.training.accumulate import backward_in_parts, parts_of
 from hvae.training.config import TrainConfig
 from hvae.training.distributed import World
 from hvae.training.ema import Ema
@@ -66,7 +67,9 @@ class Stepper:
         )
         self.noise_seed = derive_seed(seed, "train")
         self.bf16 = uses_bf16(config, model.device)
-        self.forward = cast(Any, torch.compile(forward) if config.compile else forward)
+        if config.compile == "regional":
+            model.compile_blocks()
+        self.forward = cast(Any, torch.compile(forward) if config.compile is True else forward)
         self.steps = 0
         self.images = 0
 
@@ -89,8 +92,7 @@ class Stepper:
         lr = learning_rate(self.images, self.config) * self.guard.lr_scale
         beta, free_bits = self._objective_weights()
         spectral = None if self.spectral is None else self.spectral()
-        elbo, loss = self._losses(self.forward, _batch(x, cond), total, spectral)
-        loss.backward()
+        elbo, loss = self._backward(_batch(x, cond), total, spectral)
         value, grad_norm, clip_norm, skipped = self._update(lr, loss.detach())
         self.guard.watch(value / math.log(2), warm=self.images > self.config.warmup_images)
         return StepReport(
@@ -112,26 +114,64 @@ class Stepper:
         Runs it again with the same noise, without torch.compile; only the gradients are lost.
         """
         batch, images = _batch(x, cond), len(x) if total is None else total
-        return locate(self.model, lambda: self._losses(self.model, batch, images, None), self.world)
+        with torch.compiler.set_stance("force_eager"):
+            return locate(
+                self.model, lambda: self._losses(self.model, batch, images, None), self.world
+            )
+
+    def _backward(
+        self, batch: tuple[Tensor, ...], total: int, spectral: Tensor | None
+    ) -> tuple[Elbo, Tensor]:
+        """Adds the gradients of a step's objective; returns ELBO and objective."""
+        if self.config.accumulate == 1:
+            elbo, loss = self._losses(self.forward, batch, total, spectral)
+            loss.backward()
+            return elbo, loss
+        elbo, loss = backward_in_parts(
+            lambda part, place: self._elbo(self.forward, part, place),
+            lambda elbo: self._objective(elbo, total),
+            parts_of(batch, self._first(total), self.config.accumulate),
+            separable=self._objective_weights()[1] == 0,
+        )
+        if spectral is not None:
+            penalty = self._penalty(spectral)
+            penalty.backward()
+            loss = loss + penalty.detach()
+        return elbo, loss
 
     def _losses(
         self, forward: Any, batch: tuple[Tensor, ...], total: int, spectral: Tensor | None
     ) -> tuple[Elbo, Tensor]:
         """ELBO of these examples, and objective of the `total` last ones of the run's order."""
+        elbo = self._elbo(forward, batch, self._first(total))
+        loss = self._objective(elbo, total)
+        return elbo, loss if spectral is None else loss + self._penalty(spectral)
+
+    def _first(self, total: int) -> int:
+        """The place, in the run's order, of the first of this process's examples."""
+        return self.images - total + self.world.block(total).start
+
+    def _elbo(self, forward: Any, batch: tuple[Tensor, ...], first: int) -> Elbo:
         x = batch[0]
-        beta, free_bits = self._objective_weights()
-        first = self.images - total + self.world.block(total).start
         rng = make_rng(self.noise_seed, first, x.device)
-        mean = partial(self.world.mean, total=total)
-        dims, kl_share = self.model.num_dims, self.config.objective.kl_share
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             elbo: Elbo = forward(*batch, rng=rng)
-            loss = objective(
-                elbo, dims, beta=beta, free_bits=free_bits, kl_share=kl_share, mean=mean
-            )
-        if spectral is not None:
-            loss = loss + spectral * (self.config.objective.spectral / dims)
-        return elbo, loss
+        return elbo
+
+    def _objective(self, elbo: Elbo, total: int) -> Tensor:
+        """The objective of a batch of `total` examples, or the part that these have in it."""
+        beta, free_bits = self._objective_weights()
+        return objective(
+            elbo,
+            self.model.num_dims,
+            beta=beta,
+            free_bits=free_bits,
+            kl_share=self.config.objective.kl_share,
+            mean=partial(self.world.mean, total=total),
+        )
+
+    def _penalty(self, spectral: Tensor) -> Tensor:
+        return spectral * (self.config.objective.spectral / self.model.num_dims)
 
     def _objective_weights(self) -> tuple[float, float]:
         """Returns beta and the free nats of each group at this point of the run."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from hvae import ops
 from hvae.losses import objective
 from hvae.models import HVAE, ModelConfig
+from hvae.models.recompute import Recompute
 
 TWO_GROUPS = {"size": (4, 4), "encoder": "4x1,4d4,1x1", "decoder": "1x1,4m1,4x1"}
 SEVEN_GROUPS = {
@@ -38,6 +39,25 @@ def test_a_training_pass_compiles_without_graph_breaks(layout, channels):
         loss, gradient = training_pass(compiled, model, x, rng)
         torch.testing.assert_close(loss, wanted_loss, rtol=1e-6, atol=0.0)
         assert (gradient - wanted).norm() < 1e-5 * wanted.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["none", "block"])
+def test_regional_compilation_compiles_kinds_of_blocks_not_blocks(level):
+    torch.compiler.reset()
+    model = HVAE(ModelConfig.model_validate({"channels": 1, "width": 8, **SEVEN_GROUPS}))
+    x, rng = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8), ops.make_rng(1, 3)
+    wanted_loss, wanted = training_pass(model, model, x, rng)
+    levels = dict.fromkeys((1, 4, 8, 16), level)
+    model.recompute(Recompute(levels, levels))
+    model.compile_blocks()
+    torch._dynamo.utils.counters.clear()
+    loss, gradient = training_pass(model, model, x, rng)
+    torch.testing.assert_close(loss, wanted_loss, rtol=1e-6, atol=0.0)
+    assert (gradient - wanted).norm() < 1e-5 * wanted.norm()
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert 0 < compiled < len(model.encoder.blocks) + len(model.decoder.blocks) - 2
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 def training_pass(

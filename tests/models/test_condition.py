@@ -125,7 +125,7 @@ def test_an_image_acts_where_it_is(make, random_images):
     z = torch.zeros(1, 2, 16, 16)
     with torch.no_grad():
         params = [
-            model.decoder(1, ops.make_rng(0), latents=[z], cond=model.condition(c, 1)).params
+            model.decoder(1, ops.make_rng(0), latents=[z], cond=model.condition(c, 1)).state
             for c in (cond, other)
         ]
     change = (params[0] - params[1]).abs().amax(1)[0]

@@ -84,7 +84,7 @@ def test_samples_of_hot_latents_are_finite(make_model, temperature):
     model = make_model()
     with torch.no_grad():
         ladder = model.decoder(64, ops.make_rng(0), temperature=[temperature] * 4)
-    assert all(z.isfinite().all() for z in [*ladder.latents, ladder.params])
+    assert all(z.isfinite().all() for z in [*ladder.latents, ladder.state])
 
 
 def test_no_samples_are_an_empty_tensor(make_model):
