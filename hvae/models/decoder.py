@@ -319,7 +319,7 @@ class Decoder(nn.Module):
         return result
 
     def head(self, state: Tensor) -> Tensor:
-        """Returns what the likelihood takes, (N, P, *S), from the last state or rows of it."""
+        """Returns the likelihood's parameters, (N, P, *S), from the last state or rows of it."""
         out = state * self.gain + self.bias
         return unpatchify(in_fp32(self.out_conv, out), self.patch)
 

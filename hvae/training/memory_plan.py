@@ -63,8 +63,8 @@ def plan_for(
         budget = free_bytes(device) * _SHARE[device.type]
     else:
         budget = train.memory_gib * 2**30
-    levels: Sequence[Level] = ("block",) if train.compile == "regional" else LEVELS[1:]
-    plans = list(plans_of(model, train.head_bands, levels))
+    offered: Sequence[Level] = ("block",) if train.compile == "regional" else LEVELS[1:]
+    plans = list(plans_of(model, train.head_bands, offered))
     plan, found = fitted(model, batch, budget, plans, bf16=bf16)
     if found.total > budget:
         short = (
