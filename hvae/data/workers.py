@@ -15,8 +15,9 @@ from hvae.errors import WorkerLostError
 
 Item = TypeVar("Item")
 
-# Items that a worker holds ready. Measured with benchmarks/bench_loader.py --prefetch: more than
-# two gains nothing, since every item is a whole batch, and costs memory.
+# Items that a worker holds ready: one to be taken while it works on the next. More only evens out
+# stalls longer than a batch, and an item is a whole batch of memory.
+# benchmarks/bench_loader.py --prefetch compares.
 PREFETCH = 2
 MOST_WORKERS = 16
 
