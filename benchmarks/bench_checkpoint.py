@@ -25,6 +25,7 @@ from hvae import checkpoint
 from hvae.bench.machine import machine
 from hvae.bench.measure import CpuMeter, Quantiles, one_thread
 from hvae.checkpoint import saving
+from hvae.files import write_text
 
 MIB = 1 << 20
 TENSOR_BYTES = 4 * MIB  # of a convolution with some 340 channels
@@ -152,9 +153,9 @@ def main() -> None:
         stem = f"checkpoint-{where['date'][:10]}"
         record = {"machine": where, "rows": [asdict(row) for row in rows]}
         args.save.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
+        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
         title = f"# Checkpoints: {where['cpu']}, one thread, {where['date'][:10]}"
-        checkpoint.write_text(args.save / f"{stem}.md", f"{title}\n\n{text}\n")
+        write_text(args.save / f"{stem}.md", f"{title}\n\n{text}\n")
 
 
 if __name__ == "__main__":

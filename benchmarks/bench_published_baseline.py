@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from hvae import checkpoint
 from hvae.bench.device import model_meter
 from hvae.bench.machine import machine
 from hvae.bench.measure import Quantiles
 from hvae.distributions.compat_mixture import compat_nll
+from hvae.files import write_text
 from hvae.models import HVAE, ModelConfig
 from hvae.models.layout import Layout
 from hvae.models.recompute import Level, Recompute
@@ -272,8 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stem = f"published_baseline-{where['date'][:10]}"
         args.save.mkdir(parents=True, exist_ok=True)
         record = {"machine": where, "config": args.config, "batch": args.batch, "threads": found}
-        checkpoint.write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
-        checkpoint.write_text(args.save / f"{stem}.md", text + "\n")
+        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
+        write_text(args.save / f"{stem}.md", text + "\n")
 
 
 if __name__ == "__main__":

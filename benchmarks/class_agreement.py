@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hvae
-from hvae import checkpoint
 from hvae.bench.device import model_meter
 from hvae.bench.machine import machine
 from hvae.bench.measure import one_thread
 from hvae.data import DataConfig, ImageSource, open_source
 from hvae.errors import HvaeError, UserError
+from hvae.files import write_text
 
 BATCH = 64
 
@@ -76,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         stem = f"class_agreement-{where['date'][:10]}"
         args.save.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
-        checkpoint.write_text(args.save / f"{stem}.md", text + "\n")
+        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
+        write_text(args.save / f"{stem}.md", text + "\n")
 
 
 def table(rows: Sequence[Agreement], real: str, accuracy: float, images: int) -> str:

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from hvae import checkpoint
 from hvae.bench.device import model_meter
 from hvae.bench.machine import machine
 from hvae.bench.measure import CpuMeter, Quantiles, one_thread
+from hvae.files import write_text
 from hvae.models.recompute import LEVELS
 from hvae.training import Config, load_config
 from hvae.training.build import build_model
@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stem = f"memory_study-{args.config.replace('/', '-')}-{where['date'][:10]}"
         args.save.mkdir(parents=True, exist_ok=True)
         record = {"machine": where, "config": args.config, "batch": args.batch, "settings": rows}
-        checkpoint.write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
-        checkpoint.write_text(args.save / f"{stem}.md", text + "\n")
+        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
+        write_text(args.save / f"{stem}.md", text + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:

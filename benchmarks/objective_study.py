@@ -28,6 +28,7 @@ from hvae.bench.machine import machine
 from hvae.bench.measure import one_thread
 from hvae.data import open_source
 from hvae.errors import HvaeError, TrainingError, UserError
+from hvae.files import write_text
 from hvae.models import HVAE
 from hvae.training import Config, fit, load_config
 from hvae.training.build import build_model, complete
@@ -109,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stem = f"objective_study-{where['date'][:10]}"
         record = {"machine": where, "runs": [asdict(outcome) for outcome in outcomes]}
         args.save.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
-        checkpoint.write_text(args.save / f"{stem}.md", text + "\n")
+        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
+        write_text(args.save / f"{stem}.md", text + "\n")
 
 
 def table(outcomes: Sequence[Outcome], where: dict[str, Any]) -> str:
@@ -236,7 +237,7 @@ def _images_of(minutes: float, runs: Path) -> int:
         rate = steps * len(x) / (time.monotonic() - began)
         known[str(minutes)] = max(1, round(minutes * 60 * rate / 100)) * 100
         runs.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(file, json.dumps(known) + "\n")
+        write_text(file, json.dumps(known) + "\n")
     return int(known[str(minutes)])
 
 

@@ -10,10 +10,14 @@ from pathlib import Path
 def write_text(file: Path, text: str) -> None:
     """Writes a file whole or not at all: to a temporary name, synced, then renamed."""
     temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    temporary.rename(file)
-    sync(file.parent)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
+        temporary.rename(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(file.parent)  # or what the new name makes superfluous may be gone before it is there
 
 
 def sync(path: Path) -> None:

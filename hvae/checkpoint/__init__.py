@@ -9,7 +9,7 @@ every other file and a digest of itself; whoever reads a checkpoint checks them,
 the newest one that is complete. `docs/checkpoints.md` is the page for users.
 """
 
-from hvae.checkpoint.files import check_space, full_disk_is_told, read_json, write_text
+from hvae.checkpoint.files import check_space, full_disk_is_told, read_json
 from hvae.checkpoint.folder import (
     Damage,
     Found,
@@ -50,5 +50,4 @@ __all__ = [
     "stage",
     "write_state",
     "write_tensors",
-    "write_text",
 ]

@@ -1,9 +1,8 @@
-"""Files that are written whole or not at all, and a full disk told in one line."""
+"""Reading and hashing the files of a run, and a full disk told in one line."""
 
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +16,6 @@ from hvae.errors import StorageError, UserError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _MOST_JSON_BYTES = 64 << 20  # the state of a run takes some 20 KiB
 _MIB = 1 << 20
-
-
-def write_text(file: Path, text: str) -> None:
-    """Writes a file whole or not at all: to a temporary name, synced, then renamed."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        sync(temporary)
-        temporary.rename(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(file.parent)  # or what the new name makes superfluous may be gone before it is there
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -58,15 +44,6 @@ def sha256_of(files: Iterable[Path]) -> list[str]:
     """Returns the sha256 of each file; all are read at once, since hashing keeps a core busy."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(sha256, files))
-
-
-def sync(path: Path) -> None:
-    """Flushes a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:

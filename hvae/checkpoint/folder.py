@@ -11,9 +11,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvae.checkpoint.files import sync, write_text
 from hvae.checkpoint.state import STATE, damage
 from hvae.errors import UserError
+from hvae.files import sync, write_text
 
 CHECKPOINTS, LATEST, BEST = "checkpoints", "latest", "best"
 _NAME = re.compile(r"step-(\d{1,18})")

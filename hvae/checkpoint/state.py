@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from hvae.checkpoint.files import read_json, sha256_of, write_text
+from hvae.checkpoint.files import read_json, sha256_of
 from hvae.errors import UserError
+from hvae.files import write_text
 
 STATE = "state.json"
 _HASHES, _DIGEST = "sha256", "state_sha256"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hvae.checkpoint import write_text
+from hvae.files import write_text
 
 
 class MetricsLog:

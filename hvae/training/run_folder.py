@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from hvae import __version__, checkpoint
 from hvae.errors import UserError
+from hvae.files import write_text
 from hvae.training.best import Best
 from hvae.training.config import Config
 from hvae.training.config_file import config_yaml
@@ -116,7 +117,7 @@ class RunFolder:
                 "choose name=... for a new run"
             )
         checkpoint.adopt(self.path, found)
-        checkpoint.write_text(self.path / "config.yaml", config_yaml(config))
+        write_text(self.path / "config.yaml", config_yaml(config))
         return None if found.checkpoint is None else str(found.checkpoint)
 
     def check_space(self, stepper: Stepper) -> None:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvae.checkpoint import write_text
 from hvae.errors import UserError
+from hvae.files import write_text
 from hvae.models.layout import Layout
 from hvae.training.config import Config
 
