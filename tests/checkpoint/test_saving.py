@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 import hvae
 from hvae import checkpoint
+from hvae import files as written
 from hvae.checkpoint import files, saving
 from hvae.errors import StorageError
 from tests.checkpoint.conftest import checkpoints, folder_of, same, write
@@ -197,7 +198,7 @@ def test_a_quota_at_any_sync_of_a_save_is_told_and_the_run_goes_on(tmp_path, mon
         run = tmp_path / str(operation)
         write(run, 1)
         with monkeypatch.context() as patch:
-            patch.setattr(files.os, "fsync", full_from(operation))
+            patch.setattr(written.os, "fsync", full_from(operation))
             with pytest.raises(StorageError, match="Disk quota exceeded"):
                 write(run, 2)
         assert not list(run.rglob(".*.tmp"))
@@ -225,12 +226,12 @@ def test_an_error_that_is_no_full_disk_stays_what_it_is(tmp_path, monkeypatch):
 
 def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "notes"
-    checkpoint.write_text(file, "old")
+    written.write_text(file, "old")
 
     def crash(path: Path) -> None:
         raise Crash
 
     monkeypatch.setattr(files, "sync", crash)
     with pytest.raises(Crash):
-        checkpoint.write_text(file, "new")
+        written.write_text(file, "new")
     assert file.read_text() == "old"

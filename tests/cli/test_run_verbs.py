@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_written_is_named(cli: Cli, run: Path, tmp_path: P
 
 
 def test_a_class_is_asked_for_by_name(cli: Cli, conditional_run: Path, tmp_path: Path) -> None:
-    options = ("-n", "3", "--seed", "2")
+    options = ("-n", "12", "--seed", "2")
     boots = array(cli, conditional_run, tmp_path / "a.npy", "--cond", "class=ankle-boot", *options)
     number = array(cli, conditional_run, tmp_path / "b.npy", "--cond", "class=9", *options)
     plain = array(cli, conditional_run, tmp_path / "c.npy", *options)
