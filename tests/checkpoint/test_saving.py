@@ -231,7 +231,7 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def crash(path: Path) -> None:
         raise Crash
 
-    monkeypatch.setattr(files, "sync", crash)
+    monkeypatch.setattr(written, "sync", crash)
     with pytest.raises(Crash):
         written.write_text(file, "new")
     assert file.read_text() == "old"
