@@ -69,3 +69,14 @@ def test_a_stopped_run_exits_with_75_and_says_how_to_go_on(
         assert json.loads(result.stdout)["stopped"] is True
     else:
         assert result.stdout == "runs/tiny-run: 120 images\n"
+
+
+def test_a_plan_is_printed_and_nothing_is_trained(cli: Cli, config: Path, tmp_path: Path) -> None:
+    arguments = ("train", "--plan", config, f"runs_dir={tmp_path / 'none'}")
+    record = json.loads(cli(*arguments, "--json").stdout)
+    assert record["total_bytes"] > 4 * 4 * record["footprint"]["parameters"]
+    assert record["images_per_second"] > 0
+    text = cli(*arguments, "train.checkpoint_activations=block").stdout
+    assert "activations" in text
+    assert ": block" in text
+    assert not (tmp_path / "none").exists()

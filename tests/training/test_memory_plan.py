@@ -15,6 +15,7 @@ from hvae.training.build import build_model
 from hvae.training.footprint import footprint
 from hvae.training.memory_plan import fitted, kept_numbers, plan_for, plans_of
 from hvae.training.plan import make_plan
+from hvae.training.step import Stepper
 
 MODEL = ModelConfig.model_validate(
     {
@@ -126,3 +127,32 @@ def test_a_plan_measures_and_writes_nothing(tiny: Callable[..., Config], tmp_pat
     assert plan.record()["total_bytes"] == plan.footprint.total
     assert "2 (4 per step in 2 parts)" in plan.rows()["images at once"]
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("level", LEVELS[1:])
+def test_a_run_that_recomputes_is_the_run_that_keeps(
+    tiny: Callable[..., Config], level: str
+) -> None:
+    keys = ("model.size=[8,8]", "model.channels=1")
+    configs = [tiny(*keys), tiny(*keys, f"train.checkpoint_activations={level}")]
+    kept, again = (Stepper(build_model(c, CPU), c.train, c.seed) for c in configs)
+    for _ in range(3):
+        x = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
+        assert torch.equal(kept.step(x).objective, again.step(x).objective)
+    for file, tensors in kept.tensors().items():
+        other = again.tensors()[file]
+        assert all(torch.equal(tensor, other[name]) for name, tensor in tensors.items())
+
+
+def test_the_place_of_a_bad_number_is_found_under_recomputation(
+    tiny: Callable[..., Config],
+) -> None:
+    config = tiny("model.size=[8,8]", "model.channels=1", "train.checkpoint_activations=pointwise")
+    stepper = Stepper(build_model(config, CPU), config.train, config.seed)
+    resnet = stepper.model.decoder.blocks[1].resnet
+    with torch.no_grad():
+        for conv in (resnet.c2, resnet.c3):
+            conv.weight.fill_(1e30)
+    x = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
+    stepper.step(x)
+    assert stepper.locate(x).module == "decoder.blocks.1.resnet.c3"
