@@ -175,8 +175,10 @@ def _draw_maps(part: "SubFigure", runs: Sequence[Curves]) -> None:
                                   cmap="cividis", rasterized=True)  # fmt: skip
         axes.invert_yaxis()
         axes.grid(visible=False)
-        of = f", {run.name}" if len(runs) > 1 else ""
-        axes.set(title=f"KL of each latent group (train), coarse to fine{of}", xlabel=_IMAGES)
+        # Names can be as long as a map is wide.
+        title = f"{run.name}: KL" if len(runs) > 1 else "KL of each latent group, coarse to fine"
+        axes.set(xlabel=_IMAGES)
+        axes.set_title(f"{title} (train)", wrap=True)
         _name_groups(axes, run)
         _thousands(axes)
     for axes in grid[len(runs) :]:

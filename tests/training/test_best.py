@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import hvae
 from hvae import checkpoint
-from hvae.training import Config, fit, loop
+from hvae.training import Config, fit, run
 from hvae.training.best import Best, Score
 
 Tiny = Callable[..., Config]
@@ -49,7 +49,7 @@ def names(run: Path) -> set[str]:
 
 def plan(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Gives the evaluations on the way these ELBOs in bits/dim."""
-    evaluate, left = loop.evaluate, list(scores)
+    evaluate, left = run.evaluate, list(scores)
 
     def planned(*args: object, **options: object) -> object:
         score, row = evaluate(*args, **options)
@@ -57,7 +57,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
             object.__setattr__(score, "elbo_bits_per_dim", left.pop(0))
         return score, row
 
-    monkeypatch.setattr(loop, "evaluate", planned)
+    monkeypatch.setattr(run, "evaluate", planned)
 
 
 EVERY = (
