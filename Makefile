@@ -50,8 +50,8 @@ $(BUILT): $(INSTALLED) $(BUILD_INPUTS)
 quickstart: env ## Train on the embedded images for a few minutes; results in runs/fashion-mini/
 	$(BIN)/hvae train configs/fashion_mini.yaml
 
-test: env ## The test suite, without a GPU and within 10 minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+test: env ## The test suite, without a GPU and within 10 minutes; TESTS="..." for a part of it
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(TESTS)
 
 test-all: env ## The test suite with soaks, sweeps and builds, within 60 minutes
 	$(BIN)/python -m pytest -m "not gpu"

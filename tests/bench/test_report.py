@@ -13,6 +13,8 @@ from hvae.bench.record import Record, SamplingFigures, StepFigures
 from hvae.errors import UserError
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results"
+# Studies beside them keep tables of their own.
+RECORDS = sorted(file for file in RESULTS.glob("*.json") if '"comparisons"' in file.read_text())
 SPREAD = Quantiles(10.0, 20.0, 30.0)
 GPU = {
     "name": "Fast GPU",
@@ -62,7 +64,7 @@ def test_the_headline_of_a_device_names_it(record):
     assert "Device time, medians" in line
 
 
-@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", RECORDS, ids=lambda file: file.stem)
 def test_kept_records_can_be_read(file):
     assert report.text(Record.read(file))
 

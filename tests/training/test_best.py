@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 import hvae
 from hvae import checkpoint
-from hvae.training import Config, fit, run
+from hvae.training import Config, fit
+from hvae.training import run as running
 from hvae.training.best import Best, Score
 
 Tiny = Callable[..., Config]
@@ -49,7 +50,7 @@ def names(run: Path) -> set[str]:
 
 def plan(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Gives the evaluations on the way these ELBOs in bits/dim."""
-    evaluate, left = run.evaluate, list(scores)
+    evaluate, left = running.evaluate, list(scores)
 
     def planned(*args: object, **options: object) -> object:
         score, row = evaluate(*args, **options)
@@ -57,7 +58,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
             object.__setattr__(score, "elbo_bits_per_dim", left.pop(0))
         return score, row
 
-    monkeypatch.setattr(run, "evaluate", planned)
+    monkeypatch.setattr(running, "evaluate", planned)
 
 
 EVERY = (
@@ -114,16 +115,16 @@ def test_a_run_that_goes_back_has_the_best_of_then(
 ) -> None:
     """Step 2 is the best until step 4; the run diverges in step 5 and goes back to step 3."""
     plan(monkeypatch, [9.0, 7.0, 8.0, 6.0, 8.0, 8.0, 8.0, 8.0])
-    take = loop.Stepper.step
+    take = running.Stepper.step
 
-    def step(self: loop.Stepper, x: torch.Tensor) -> object:
-        report = take(self, x)
+    def step(self: running.Stepper, x: torch.Tensor, *, total: int) -> object:
+        report = take(self, x, total=total)
         if self.steps == 5 and self.guard.rollbacks == 0:
             assert (tmp_path / "tiny" / "best").read_text() == "step-4\n"
-            raise loop.Diverged("planted")
+            raise running.Diverged("planted")
         return report
 
-    monkeypatch.setattr(loop.Stepper, "step", step)
+    monkeypatch.setattr(running.Stepper, "step", step)
     settings = (*EVERY, "train.keep_last=1", "train.guard.max_above_uniform=null")
     result = fit(tiny(*settings))
     assert (result.rollbacks, math.isfinite(result.bits_per_dim or math.nan)) == (1, True)

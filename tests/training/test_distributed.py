@@ -362,6 +362,7 @@ def test_the_command_line_of_two_processes(config_file, tmp_path):
     assert "images" not in errors[1]
 
 
+@pytest.mark.slow
 def test_a_bad_image_ends_both_with_one_line(config_file, tmp_path):
     """It lies in the second process's part of a batch; the first one tells."""
     folder = tmp_path / "photos"
