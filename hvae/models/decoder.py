@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hvae import ops
 from hvae.distributions.gaussian import log_density_ratio
-from hvae.models import regional
 from hvae.models.config import ModelConfig
 from hvae.models.encoder import attention_at, bottleneck, residual_block, residual_scale
 from hvae.models.latent import LatentForm
@@ -223,7 +222,6 @@ class Decoder(nn.Module):
         super().__init__()
         ndim = len(layout.finest_shape)
         self.layout, self.shape_at = layout, layout.shape_at
-        self.call: Callable[..., Any] = regional.call  # how training calls a block
         self.finest, self.patch = layout.finest, config.patch
         self.activation = ACTIVATIONS[config.activation]
         self.levels: Mapping[int, Level] = {}  # what the backward computes again, by resolution
@@ -347,10 +345,9 @@ class Decoder(nn.Module):
             x = self._initial_state(self.layout.decoder[first].resolution, batch, device)
         if coarse is not None:
             x = x + upsample(fit_channels(coarse, x.shape[1]), x.shape[2:])
-        call = self.call if torch.is_grad_enabled() else regional.call
         outcomes: list[Outcome] = []
         for block, draw in zip(self.blocks[first:], draws, strict=False):
-            outcomes.append(call(block, x, draw, log_ratios=log_ratios))
+            outcomes.append(block(x, draw, log_ratios=log_ratios))
             x = outcomes[-1].x
         return outcomes
 

@@ -1,13 +1,10 @@
 """The bottom-up network: features of the data at every resolution."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from hvae.errors import UserError
-from hvae.models import regional
 from hvae.models.config import ModelConfig
 from hvae.models.layout import Layout
 from hvae.models.recompute import Level, recomputed, runs
@@ -29,7 +26,6 @@ class Encoder(nn.Module):
         ndim = len(layout.finest_shape)
         self.patch, self.finest, self.layout = config.patch, layout.finest, layout.encoder
         self.widths = {r: config.width_at(r) for r in [b.output_resolution for b in layout.encoder]}
-        self.call: Callable[..., Any] = regional.call  # how training calls a block
         self.resolutions = {block.resolution for block in layout.encoder}
         self.levels: Mapping[int, Level] = {}  # what the backward computes again, by resolution
         self.in_conv = conv(ndim, channels * config.patch**ndim, config.width, kernel=3)
@@ -56,10 +52,9 @@ class Encoder(nn.Module):
 
     def _ascend(self, x: Tensor, blocks: range) -> Tensor:
         """Returns what adjacent blocks make of their input."""
-        call = self.call if torch.is_grad_enabled() else regional.call
         for index in blocks:
             spec = self.layout[index]
-            x = x + call(self.blocks[index], x)
+            x = x + self.blocks[index](x)
             if str(index) in self.attention:
                 x = x + self.attention[str(index)](x)
             x = average_pool(x, spec.pool)

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from hvae.distributions import Distribution, make_likelihood
 from hvae.errors import UserError
-from hvae.models import regional
 from hvae.models.condition import Condition, Conditioner, condition_of
 from hvae.models.config import ModelConfig
 from hvae.models.decoder import Decoder, Guidance, Ladder
 from hvae.models.encoder import Encoder
 from hvae.models.layout import Layout
 from hvae.models.recompute import Recompute, recomputed
+from hvae.nn import regional
+from hvae.nn.block import Bottleneck
 from hvae.nn.conv import CONVS
 from hvae.ops.philox import derive_seed, make_rng
 
@@ -104,11 +105,14 @@ class HVAE(nn.Module):
         self._head_bands = plan.head
 
     def compile_blocks(self) -> None:
-        """Runs the blocks of both ladders compiled wherever gradients are taken.
+        """Runs the bottlenecks of both ladders compiled wherever gradients are taken.
 
-        Blocks of one kind share one compilation. Evaluation and sampling stay as they are.
+        Those of one kind share one compilation. Evaluation and sampling stay as they are.
         """
-        self.encoder.call = self.decoder.call = regional.compiled_call()
+        compiled = regional.compiled_call()
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                module.call = compiled
 
     @property
     def num_dims(self) -> int:

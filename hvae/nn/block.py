@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hvae.nn import regional
 from hvae.nn.conv import conv, conv_over_parts, in_fp32
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -46,6 +47,7 @@ class Bottleneck(nn.Module):
         self.c3 = conv(ndim, inside, inside, kernel)
         self.c4 = conv(ndim, inside, out)
         self.fp32_tail = fp32_tail
+        self.call: regional.Call = regional.call  # in training; see `hvae.nn.regional`
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (N, out, *S) from (N, in, *S)."""
@@ -58,6 +60,10 @@ class Bottleneck(nn.Module):
         first convolution runs over each and the results are added. Blocks that read the same maps
         share one activation of them, which on a CPU costs as much as a convolution.
         """
+        call = self.call if torch.is_grad_enabled() else regional.call
+        return cast(Tensor, call(self._convolve, *parts))
+
+    def _convolve(self, *parts: Tensor) -> Tensor:
         x: Tensor = self.c1(parts[0]) if len(parts) == 1 else conv_over_parts(self.c1, parts)
         x = self.c2(self.activation(x))
         x = self.c3(self.activation(x))

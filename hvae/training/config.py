@@ -123,7 +123,7 @@ class TrainConfig(Section):
 
     compile: bool | Literal["regional"] = False
     """Run the model through torch.compile (needs a compiler; the first step takes a minute or
-    more). Regional: block by block, which compiles once per kind of block."""
+    more). Regional: the bottlenecks of blocks, once per kind."""
 
     memory_gib: float | Literal["auto"] | None = None
     """Memory that weights, optimiser and activations of a step may take; what does not fit is

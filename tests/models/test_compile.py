@@ -1,5 +1,7 @@
 """`torch.compile(fullgraph=True)` of the whole model: a training forward and backward."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -41,22 +43,22 @@ def test_a_training_pass_compiles_without_graph_breaks(layout, channels):
         assert (gradient - wanted).norm() < 1e-5 * wanted.norm()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("level", ["none", "block"])
-def test_regional_compilation_compiles_kinds_of_blocks_not_blocks(level):
+def test_regional_compilation_compiles_kinds_of_bottlenecks(monkeypatch, level):
+    """Without code generation, which is tested above and takes minutes for every kind."""
     torch.compiler.reset()
-    model = HVAE(ModelConfig.model_validate({"channels": 1, "width": 8, **SEVEN_GROUPS}))
-    x, rng = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8), ops.make_rng(1, 3)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    layout = {"size": (8, 8), "encoder": "8x8", "decoder": "8x12"}
+    model = HVAE(ModelConfig.model_validate({"channels": 1, "width": 8, **layout}))
+    x, rng = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8), ops.make_rng(1, 3)
     wanted_loss, wanted = training_pass(model, model, x, rng)
-    levels = dict.fromkeys((1, 4, 8, 16), level)
-    model.recompute(Recompute(levels, levels))
+    model.recompute(Recompute({8: level}, {8: level}))
     model.compile_blocks()
     torch._dynamo.utils.counters.clear()
     loss, gradient = training_pass(model, model, x, rng)
     torch.testing.assert_close(loss, wanted_loss, rtol=1e-6, atol=0.0)
     assert (gradient - wanted).norm() < 1e-5 * wanted.norm()
-    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert 0 < compiled < len(model.encoder.blocks) + len(model.decoder.blocks) - 2
+    assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] < 9  # of 44 bottlenecks
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
