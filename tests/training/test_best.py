@@ -117,8 +117,8 @@ def test_a_run_that_goes_back_has_the_best_of_then(
     plan(monkeypatch, [9.0, 7.0, 8.0, 6.0, 8.0, 8.0, 8.0, 8.0])
     take = running.Stepper.step
 
-    def step(self: running.Stepper, x: torch.Tensor, *, total: int) -> object:
-        report = take(self, x, total=total)
+    def step(self: running.Stepper, x: torch.Tensor, **given: int) -> object:
+        report = take(self, x, **given)
         if self.steps == 5 and self.guard.rollbacks == 0:
             assert (tmp_path / "tiny" / "best").read_text() == "step-4\n"
             raise running.Diverged("planted")

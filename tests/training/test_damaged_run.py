@@ -27,8 +27,8 @@ def stop_after(config: Config, step: int) -> None:
     """Trains until a signal in a step."""
     take = Stepper.step
 
-    def step_and_stop(self: Stepper, x: torch.Tensor) -> StepReport:
-        report = take(self, x)
+    def step_and_stop(self: Stepper, x: torch.Tensor, **given: int) -> StepReport:
+        report = take(self, x, **given)
         if self.steps == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return report
@@ -153,11 +153,11 @@ def test_a_run_that_diverges_past_a_damaged_good_state_goes_back_further(
 ) -> None:
     take, good = Stepper.step, tmp_path / "tiny" / "checkpoints" / "step-6"
 
-    def step(self: Stepper, x: torch.Tensor) -> StepReport:
+    def step(self: Stepper, x: torch.Tensor, **given: int) -> StepReport:
         if self.steps == 7 and self.guard.rollbacks == 0:
             (good / "ema.safetensors").unlink()
             self.ema.tensors["decoder.gain"].fill_(float("nan"))
-        return take(self, x)
+        return take(self, x, **given)
 
     monkeypatch.setattr(Stepper, "step", step)
     with pytest.warns(UserWarning, match=r"step-6: ema.*Going on from step-4$"):

@@ -121,10 +121,10 @@ def test_trackers_may_change_when_a_run_goes_on(tiny, service):
 def test_rows_that_a_resumed_run_repeats_are_not_sent_again(tiny, service, monkeypatch):
     take = Stepper.step
 
-    def step_and_die(self: Stepper, *batch: Any) -> Any:
+    def step_and_die(self: Stepper, *batch: Any, **given: int) -> Any:
         if self.images == 24:  # after the rows of 20 and 24; the last checkpoint is at 16
             raise KeyboardInterrupt
-        return take(self, *batch)
+        return take(self, *batch, **given)
 
     with monkeypatch.context() as patch:
         patch.setattr(Stepper, "step", step_and_die)
@@ -153,10 +153,10 @@ def test_points_of_a_killed_run_are_not_repeated_by_tensorboard(tiny, tmp_path, 
     pytest.importorskip("tensorboard")
     take = Stepper.step
 
-    def step_and_die(self: Stepper, *batch: Any) -> Any:
+    def step_and_die(self: Stepper, *batch: Any, **given: int) -> Any:
         if self.images == 20:  # the last checkpoint is at 16
             raise KeyboardInterrupt
-        return take(self, *batch)
+        return take(self, *batch, **given)
 
     with monkeypatch.context() as patch:
         patch.setattr(Stepper, "step", step_and_die)
