@@ -98,7 +98,7 @@ def test_several_runs_share_a_figure(tmp_path):
         "8: shapes test, 60 images: 4.500",
         "alarm",
         "steps were skipped",
-        "coarse to fine, 0",
+        "0: KL (train)",
     ):
         assert text in drawn
 
