@@ -30,10 +30,10 @@ from hvae.training.metrics_log import MetricsLog
 from hvae.training.progress import TrainingProgress
 from hvae.training.signals import stop_on_signal
 from hvae.training.step import Stepper
+from tests.training.test_resume import MEASURED
 
 WORKER = Path(__file__).with_name("worker.py")
 TIMEOUT = 300.0  # seconds, on a busy machine
-MEASURED = {"seconds", "images_per_second", "memory_mib"}  # what no two runs share
 
 
 def torchrun(logs: Path, *arguments: str, restarts: int = 0) -> tuple[int, list[str], list[str]]:

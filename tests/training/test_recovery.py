@@ -21,6 +21,7 @@ from hvae.models import HVAE, Elbo
 from hvae.training import Config, fit
 from hvae.training.recovery import Recovery
 from hvae.training.step import Stepper, StepReport
+from tests.training.test_resume import MEASURED
 
 Tiny = Callable[..., Config]
 When = Callable[[Stepper], bool]
@@ -28,7 +29,6 @@ Plant = Callable[[When], None]
 
 MODULE = "decoder.blocks.1.resnet"
 LONG = "train.images=96"  # 24 steps
-MEASURED = {"seconds", "images_per_second", "data_wait", "memory_mib"}
 
 
 @pytest.fixture
