@@ -8,7 +8,6 @@ system obliges). Variants take turns within a round.
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -24,8 +23,8 @@ from torch import Tensor
 from hvae import checkpoint
 from hvae.bench.machine import machine
 from hvae.bench.measure import CpuMeter, Quantiles, one_thread
+from hvae.bench.report import keep
 from hvae.checkpoint import saving
-from hvae.files import write_text
 
 MIB = 1 << 20
 TENSOR_BYTES = 4 * MIB  # of a convolution with some 340 channels
@@ -150,12 +149,9 @@ def main() -> None:
     text = table(rows)
     print(text)
     if args.save:
-        stem = f"checkpoint-{where['date'][:10]}"
         record = {"machine": where, "rows": [asdict(row) for row in rows]}
-        args.save.mkdir(parents=True, exist_ok=True)
-        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
         title = f"# Checkpoints: {where['cpu']}, one thread, {where['date'][:10]}"
-        write_text(args.save / f"{stem}.md", f"{title}\n\n{text}\n")
+        keep(record, f"{title}\n\n{text}", "checkpoint", args.save)
 
 
 if __name__ == "__main__":

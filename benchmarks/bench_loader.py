@@ -13,7 +13,6 @@ only an idle machine tells anything. Prepared folders take no workers.
 
 import argparse
 import itertools
-import json
 import statistics
 import tempfile
 import time
@@ -30,10 +29,10 @@ from torch.utils.data import DataLoader, Dataset
 from hvae.bench.device import model_meter
 from hvae.bench.machine import machine
 from hvae.bench.measure import Quantiles
+from hvae.bench.report import keep
 from hvae.data import DataConfig, Loader, Prefetcher, open_source
 from hvae.data.prepare import prepare
 from hvae.data.workers import PREFETCH, usable_cores
-from hvae.files import write_text
 
 VARIANTS = ("pytorch", "files", "prepared")
 BATCH_VALUES = 2**22  # of one batch: 21 images of 256 pixels
@@ -81,11 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table(rows, where)
     print(text)
     if args.save:
-        stem = args.save / f"loader-{where['date'][:10]}"
-        args.save.mkdir(parents=True, exist_ok=True)
         record = {"machine": where, "rows": [asdict(row) for row in rows]}
-        write_text(stem.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-        write_text(stem.with_suffix(".md"), text + "\n")
+        keep(record, text, "loader", args.save)
 
 
 def table(rows: Sequence[Row], where: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ with everything recomputed that `pointwise` does.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +25,8 @@ from torch.profiler import ProfilerActivity, profile
 from hvae.bench.device import model_meter
 from hvae.bench.machine import machine
 from hvae.bench.measure import Quantiles
+from hvae.bench.report import keep
 from hvae.distributions.compat_mixture import compat_nll
-from hvae.files import write_text
 from hvae.models import HVAE, ModelConfig
 from hvae.models.layout import Layout
 from hvae.models.recompute import Level, Recompute
@@ -269,11 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table(found, where, f"{args.config}, batch {args.batch}, float32")
     print(text)
     if args.save:
-        stem = f"published_baseline-{where['date'][:10]}"
-        args.save.mkdir(parents=True, exist_ok=True)
         record = {"machine": where, "config": args.config, "batch": args.batch, "threads": found}
-        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
-        write_text(args.save / f"{stem}.md", text + "\n")
+        keep(record, text, "published_baseline", args.save)
 
 
 if __name__ == "__main__":

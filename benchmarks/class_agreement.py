@@ -10,7 +10,6 @@ with its ratio to the accuracy.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +23,9 @@ import hvae
 from hvae.bench.device import model_meter
 from hvae.bench.machine import machine
 from hvae.bench.measure import one_thread
+from hvae.bench.report import keep
 from hvae.data import DataConfig, ImageSource, open_source
 from hvae.errors import HvaeError, UserError
-from hvae.files import write_text
 
 BATCH = 64
 
@@ -74,10 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "test_images": len(test),
             "rows": [asdict(row) for row in rows],
         }
-        stem = f"class_agreement-{where['date'][:10]}"
-        args.save.mkdir(parents=True, exist_ok=True)
-        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
-        write_text(args.save / f"{stem}.md", text + "\n")
+        keep(record, text, "class_agreement", args.save)
 
 
 def table(rows: Sequence[Agreement], real: str, accuracy: float, images: int) -> str:

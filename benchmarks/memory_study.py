@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from hvae.bench.device import model_meter
 from hvae.bench.machine import machine
 from hvae.bench.measure import CpuMeter, Quantiles, one_thread
-from hvae.files import write_text
+from hvae.bench.report import keep
 from hvae.models.recompute import LEVELS
 from hvae.training import Config, load_config
 from hvae.training.build import build_model
@@ -50,11 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table(args.config, args.batch, rows, where)
     print(text)
     if args.save:
-        stem = f"memory_study-{args.config.replace('/', '-')}-{where['date'][:10]}"
-        args.save.mkdir(parents=True, exist_ok=True)
         record = {"machine": where, "config": args.config, "batch": args.batch, "settings": rows}
-        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
-        write_text(args.save / f"{stem}.md", text + "\n")
+        keep(record, text, f"memory_study-{args.config.replace('/', '-')}", args.save)
 
 
 def _parser() -> argparse.ArgumentParser:

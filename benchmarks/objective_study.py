@@ -26,6 +26,7 @@ from hvae import checkpoint
 from hvae.bench.device import model_meter
 from hvae.bench.machine import machine
 from hvae.bench.measure import one_thread
+from hvae.bench.report import keep
 from hvae.data import open_source
 from hvae.errors import HvaeError, TrainingError, UserError
 from hvae.files import write_text
@@ -107,11 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table(outcomes, where)
     print(text)
     if args.save:
-        stem = f"objective_study-{where['date'][:10]}"
         record = {"machine": where, "runs": [asdict(outcome) for outcome in outcomes]}
-        args.save.mkdir(parents=True, exist_ok=True)
-        write_text(args.save / f"{stem}.json", json.dumps(record, indent=1) + "\n")
-        write_text(args.save / f"{stem}.md", text + "\n")
+        keep(record, text, "objective_study", args.save)
 
 
 def table(outcomes: Sequence[Outcome], where: dict[str, Any]) -> str:

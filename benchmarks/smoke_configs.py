@@ -13,12 +13,12 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hvae.bench.device import choose_device, model_meter
 from hvae.bench.machine import machine
+from hvae.bench.report import keep
 from hvae.training.config_file import list_configs
 
 _HEAD = """\
@@ -48,12 +48,9 @@ def main() -> None:
         where = machine(model_meter(choose_device(None)))
         threads = os.environ.get("OMP_NUM_THREADS", "all")
         place = f"{where['gpu'] or where['cpu']}, torch {where['torch']}, {threads} threads"
-        stem = args.save / f"smoke_configs-{datetime.now(UTC).date()}"
-        args.save.mkdir(parents=True, exist_ok=True)
         text = "\n".join([f"Smoke runs: {place}, {records[0]['device']}", "", *lines])
-        stem.with_suffix(".md").write_text(text + "\n")
         content = {"machine": where, "threads": threads, "runs": records}
-        stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+        keep(content, text, "smoke_configs", args.save)
 
 
 def _smoke(name: str) -> dict[str, Any] | None:

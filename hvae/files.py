@@ -5,19 +5,28 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_text(file: Path, text: str) -> None:
-    """Writes a file whole or not at all: to a temporary name, synced, then renamed."""
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """Lends a stream to write a file whole or not at all: a temporary one, synced, then renamed."""
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("wb") as stream:
+            yield stream
         sync(temporary)
         temporary.rename(file)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
     sync(file.parent)  # or what the new name makes superfluous may be gone before it is there
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    with replacing(file) as stream:
+        stream.write(text.encode())
 
 
 def sync(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from hvae.bench.measure import Quantiles
 from hvae.bench.record import Comparison, Record, SamplingFigures, StepFigures
 from hvae.errors import UserError
+from hvae.files import write_text
 
 MIB = 2**20
 
@@ -27,12 +28,17 @@ def text(record: Record, before: Record | None = None) -> str:
 
 def save(record: Record, name: str, folder: Path) -> list[Path]:
     """Write `<name>-<date>.json` and `.md` into `folder`, made if missing; returns both paths."""
-    stem = folder / f"{name}-{record.machine['date'][:10]}"
+    return keep(record.as_json(), text(record), name, folder)
+
+
+def keep(record: Mapping[str, Any], table: str, name: str, folder: Path) -> list[Path]:
+    """The same for a study with a table of its own; its `machine` says when it was made."""
+    stem = f"{name}-{record['machine']['date'][:10]}"
     folder.mkdir(parents=True, exist_ok=True)
-    json_path, table_path = stem.with_suffix(".json"), stem.with_suffix(".md")
-    json_path.write_text(json.dumps(record.as_json(), indent=1) + "\n")
-    table_path.write_text(text(record) + "\n")
-    return [json_path, table_path]
+    paths = [folder / f"{stem}.json", folder / f"{stem}.md"]
+    write_text(paths[0], json.dumps(record, indent=1) + "\n")
+    write_text(paths[1], table + "\n")
+    return paths
 
 
 def headline(where: Mapping[str, Any]) -> str:

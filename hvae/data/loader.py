@@ -124,7 +124,7 @@ class Loader:
     def _read(self, order: "_Order") -> Iterator[IndexedImages]:
         if isinstance(self.source, SupportsTake):
             return _taken(self.source, order)
-        return _raised(read_in_workers(_Rows(self.source), order, self.workers, self.prefetch))
+        return read_in_workers(_Rows(self.source), order, self.workers, self.prefetch)
 
     def _mirror(self, images: Tensor, position: int) -> None:
         """Flips, in place, the images whose position says so."""
@@ -162,19 +162,8 @@ def _taken(source: SupportsTake, order: _Order) -> Iterator[IndexedImages]:
         yield torch.from_numpy(indices), source.take(indices)
 
 
-def _raised(items: Iterator[IndexedImages | UserError]) -> Iterator[IndexedImages]:
-    for item in items:
-        if isinstance(item, UserError):
-            raise item
-        yield item
-
-
 class _Rows(Dataset[IndexedImages | UserError]):
-    """A source read batch by batch: an item is (indices, images) of one array of indices.
-
-    An unreadable file comes back as a value: re-raised by DataLoader, its message would be a
-    worker's traceback.
-    """
+    """A source read batch by batch: an item is (indices, images) of one array of indices."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from hvae.data.plan import Sources
 from hvae.data.split import Split
 from hvae.data.workers import read_in_workers
 from hvae.errors import UserError
-from hvae.files import sync
+from hvae.files import replacing
 
 # What a worker hands over at once: large enough to make the exchange cheap, small enough for the
 # shared memory of a container, which holds a few of these for every worker.
@@ -51,7 +50,7 @@ def read_rows(
         for rows in map(plan.shard_rows, shards)
         for start in range(0, len(rows), step)
     ]
-    return _raised(read_in_workers(_Rows(plan, sources, skip_bad), chunks, workers))
+    return read_in_workers(_Rows(plan, sources, skip_bad), chunks, workers)
 
 
 def write_shard(
@@ -62,8 +61,7 @@ def write_shard(
     skipped: list[Skipped] = []
     hashes: list[str] = []
     digest = hashlib.sha256()
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as stream:
+    with replacing(file) as stream:
 
         def put(data: bytes | memoryview) -> None:
             stream.write(data)
@@ -78,21 +76,13 @@ def write_shard(
             hashes += chunk.source_sha256
             done += len(chunk.images)
             advance(done)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.rename(file)
-    sync(file.parent)
     return Shard(sha256=digest.hexdigest(), skipped=tuple(skipped), source_sha256=tuple(hashes))
 
 
 def write_conditions(file: Path, splits: list[Tensor]) -> str:
     """Writes the conditions of all rows as one .npy file; returns its sha256 in hexadecimal."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as stream:
+    with replacing(file) as stream:
         np.save(stream, torch.cat(splits).numpy())
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.rename(file)
     return file_sha256(file).hex()
 
 
@@ -120,13 +110,6 @@ class _Rows(Dataset[Chunk | UserError]):
                 unread = bool(skipped) and skipped[-1].row == row
                 hashes.append("" if unread else file_sha256(source.path(index)).hex())
         return Chunk(torch.from_numpy(images), skipped, hashes)
-
-
-def _raised(chunks: Iterator[Chunk | UserError]) -> Iterator[Chunk]:
-    for chunk in chunks:
-        if isinstance(chunk, UserError):
-            raise chunk
-        yield chunk
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

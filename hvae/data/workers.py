@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hvae.errors import WorkerLostError
+from hvae.errors import UserError, WorkerLostError
 
 Item = TypeVar("Item")
 
@@ -44,7 +44,10 @@ def worker_count(asked: int | Literal["auto"], device: torch.device) -> int:
 
 
 def read_in_workers(
-    dataset: Dataset[Item], order: Iterable[object], workers: int, prefetch: int = PREFETCH
+    dataset: Dataset[Item | UserError],
+    order: Iterable[object],
+    workers: int,
+    prefetch: int = PREFETCH,
 ) -> Iterator[Item]:
     """Yields `dataset[key]` for every key of an order, in that order, read by worker processes.
 
@@ -52,12 +55,14 @@ def read_in_workers(
     this process is killed.
 
     Args:
-        dataset: what is read; forked workers share its memory.
+        dataset: what is read; forked workers share its memory. An error of the user's comes back
+            as a value: re-raised by DataLoader, its message would be a worker's traceback.
         order: the keys.
         workers: number of processes; 0 reads in this one, when an item is asked for.
         prefetch: items that each worker reads ahead.
 
     Raises:
+        UserError: at the item that is one.
         WorkerLostError: at the item that a killed worker owed.
     """
     loader = DataLoader(
@@ -73,7 +78,14 @@ def read_in_workers(
     )
     with _child_handler_kept():
         items = iter(loader)
-    return _watched(items) if workers else items
+    return _raised(_watched(items) if workers else items)
+
+
+def _raised(items: Iterator[Item | UserError]) -> Iterator[Item]:
+    for item in items:
+        if isinstance(item, UserError):
+            raise item
+        yield item
 
 
 def _watched(items: Iterator[Item]) -> Iterator[Item]:

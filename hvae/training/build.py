@@ -7,6 +7,7 @@ import torch
 from hvae.data import ImageSource, complete_condition
 from hvae.errors import UserError
 from hvae.models import HVAE
+from hvae.models.recompute import Recompute
 from hvae.ops.philox import derive_seed
 from hvae.training.config import Config
 from hvae.training.memory_plan import plan_for
@@ -40,10 +41,17 @@ def build_model(config: Config, device: torch.device) -> HVAE:
     Raises:
         UserError: if no plan fits the budget.
     """
+    at_once = -(-config.data.batch // config.train.accumulate)
+    bf16 = uses_bf16(config.train, device)
+    return planned_model(
+        config, plan_for(config.model, config.train, at_once, device, bf16=bf16), device
+    )
+
+
+def planned_model(config: Config, plan: Recompute, device: torch.device) -> HVAE:
+    """Returns the model as `build_model`, with a backward that recomputes what the plan says."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "init"))
         model = HVAE(config.model)
-    at_once = -(-config.data.batch // config.train.accumulate)
-    bf16 = uses_bf16(config.train, device)
-    model.recompute(plan_for(config.model, config.train, at_once, device, bf16=bf16))
+    model.recompute(plan)
     return model.to(device)

@@ -9,7 +9,7 @@ import torch
 
 from hvae.data import open_source
 from hvae.models.recompute import Level, Recompute
-from hvae.training.build import build_model, complete
+from hvae.training.build import complete, planned_model
 from hvae.training.config import Config
 from hvae.training.footprint import Footprint, footprint
 from hvae.training.memory_plan import free_bytes, plan_for
@@ -106,7 +106,7 @@ def make_plan(
     elif taken.total > free:
         reason = f"{batch} at once takes {taken.total / _GIB:.1f} GiB"
     else:
-        rate = _images_per_second(config, device, batch)
+        rate = _images_per_second(config, recompute, device, batch)
     return TrainingPlan(
         device=str(device),
         footprint=found,
@@ -130,12 +130,11 @@ def _completed(config: Config) -> Config:
     return config.model_copy(update={"model": model.model_copy(update=update)})
 
 
-def _images_per_second(config: Config, device: torch.device, batch: int) -> float:
-    update = {"data": config.data.model_copy(update={"batch": batch})}
+def _images_per_second(config: Config, plan: Recompute, device: torch.device, batch: int) -> float:
+    """Under the plan of the run: one of so few images might have nothing to recompute."""
+    model = planned_model(config, plan, device)
     train = config.train.model_copy(update={"accumulate": 1})
-    config = config.model_copy(update={**update, "train": train})
-    stepper = Stepper(build_model(config, device), train, config.seed)
-    model = stepper.model
+    stepper = Stepper(model, train, config.seed)
     x = torch.randint(256, (batch, *model.shape), dtype=torch.uint8, device=device)
     times: list[float] = []
     stepper.step(x)  # compilers, the allocator, the optimiser's moments

@@ -8,9 +8,9 @@ from hvae.training.metrics_log import Meter
 from hvae.training.step import Stepper, StepReport
 
 
-def add_step(meter: Meter, report: StepReport, *, seconds: float) -> None:
-    """Counts one step, which took so long, toward the next row."""
-    meter.add(skipped=float(report.skipped), seconds=seconds)
+def add_step(meter: Meter, report: StepReport, *, batch: int, seconds: float) -> None:
+    """Counts one step on so many images, of all processes, which took so long."""
+    meter.add(skipped=float(report.skipped), batch=float(batch), seconds=seconds)
     if not math.isfinite(report.grad_norm):  # one bad step must not blank a whole row
         return
     meter.add(
@@ -24,17 +24,16 @@ def add_step(meter: Meter, report: StepReport, *, seconds: float) -> None:
         meter.add(spectral=report.spectral.item())
 
 
-def train_row(meter: Meter, stepper: Stepper, report: StepReport, batch: int) -> dict[str, Any]:
+def train_row(meter: Meter, stepper: Stepper, report: StepReport) -> dict[str, Any]:
     """Returns the row; the meter starts over.
 
     Args:
         meter: what `add_step` counted, and the seconds each batch was waited for.
         stepper: where the run stands.
         report: of its last step.
-        batch: images of a step, of all processes together.
     """
     means: dict[str, Any] = meter.means()
-    seconds, wait = means.pop("seconds"), means.pop("wait")
+    batch, seconds, wait = (means.pop(name) for name in ("batch", "seconds", "wait"))
     kl = sum(means.get("kl_per_group", ()))
     nats = means.get("nll", math.nan) + kl
     return {

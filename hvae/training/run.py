@@ -132,7 +132,7 @@ class Run:
         except Diverged as reason:
             reason.place = self.stepper.locate(*batch, total=total)
             raise
-        add_step(self.meter, report, seconds=time.monotonic() - began)
+        add_step(self.meter, report, batch=total, seconds=time.monotonic() - began)
         every, now = self.config.train, self.stepper.images
 
         def due(interval: int) -> bool:
@@ -140,7 +140,7 @@ class Run:
 
         progress.update(now)
         if due(every.log_every):
-            row = train_row(self.meter, self.stepper, report, total)
+            row = train_row(self.meter, self.stepper, report)
             self.log.append(row)
             progress.report(now, train_line(row))
         if now >= every.images:

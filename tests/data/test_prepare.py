@@ -285,7 +285,7 @@ def test_a_full_disk_is_told_before_and_during(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("hvae.data.shards.os.fsync", full)
+        patch.setattr("hvae.files.os.fsync", full)
         with pytest.raises(UserError, match=r"p cannot be written: No space left on device"):
             prepare(wanted(few), tmp_path / "p", workers=0)
     prepare(wanted(few), tmp_path / "p", workers=0)

@@ -11,6 +11,7 @@ from hvae.errors import UserError
 from hvae.models import HVAE, ModelConfig
 from hvae.models.recompute import LEVELS, Recompute
 from hvae.training import Config
+from hvae.training import plan as planning
 from hvae.training.build import build_model
 from hvae.training.footprint import footprint
 from hvae.training.memory_plan import fitted, kept_numbers, plan_for, plans_of
@@ -156,3 +157,33 @@ def test_the_place_of_a_bad_number_is_found_under_recomputation(
     x = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
     stepper.step(x)
     assert stepper.locate(x).module == "decoder.blocks.1.resnet.c3"
+
+
+def test_speed_is_that_of_the_plan_that_is_told(tiny, monkeypatch):
+    timed = []
+
+    class Watched(planning.Stepper):
+        def step(self, *batch, **given):
+            timed.append(self.model.decoder.levels)
+            return super().step(*batch, **given)
+
+    monkeypatch.setattr(planning, "Stepper", Watched)
+    plan = make_plan(tiny("train.checkpoint_activations=block"), device="cpu")
+    assert plan.recompute.decoder
+    assert timed
+    assert all(levels == plan.recompute.decoder for levels in timed)
+
+
+def test_a_budget_is_planned_for_once(tiny, monkeypatch):
+    """The timed model is of one image, which would fit without recomputing."""
+    plans = []
+
+    def counted(*args, **options):
+        plans.append(plan_for(*args, **options))
+        return plans[-1]
+
+    plan_for = planning.plan_for
+    monkeypatch.setattr(planning, "plan_for", counted)
+    monkeypatch.setattr("hvae.training.build.plan_for", counted)
+    make_plan(tiny("train.memory_gib=1"), device="cpu")
+    assert len(plans) == 1
