@@ -57,7 +57,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "base": (),
     "ladder": (
         "model.encoder=14x1,14d2,7x2,7d7,1x1",
-        "model.decoder=1x4,7m1,7x16,14m7,14x32",
+        "model.decoder=1x2,7m1,7x4,14m7,14x46",
         "model.width=12",
         "model.widths={7: 16, 1: 16}",
         "model.z_channels=1",

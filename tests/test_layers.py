@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # floor never import each other.
 PYTHON_FLOORS = {
     **dict.fromkeys(["errors", "_host", "__version__"], 0),
-    **dict.fromkeys(["files", "section", "resources"], 1),
+    **dict.fromkeys(["files", "section", "resources", "zipped"], 1),
     "_native": 2,
     "ops": 3,
     **dict.fromkeys(["nn", "distributions"], 4),

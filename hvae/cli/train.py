@@ -1,22 +1,18 @@
 """`hvae train`: a configuration becomes a run folder, by one process or several."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hvae.cli.options import Json, Overrides
-from hvae.cli.output import fail, note, print_result, table
+from hvae.cli.output import note, print_result, table
 from hvae.cli.plot import leave_curves
 from hvae.cli.smoke import run_smoke
-from hvae.errors import HvaeError
+from hvae.cli.together import speaking_as_one
 
 if TYPE_CHECKING:
     from hvae.training import Config, FitResult
-    from hvae.training.distributed import World
 
 # EX_TEMPFAIL of sysexits.h: what schedulers take for "run it again".
 STOPPED = 75
@@ -62,7 +58,7 @@ def train(
     from hvae.training import fit, load_config
     from hvae.training.distributed import joined
 
-    with joined() as world, _speaking_as_one(world):
+    with joined() as world, speaking_as_one(world):
         with world.agreed():
             settings = load_config(config, overrides or ())
         if smoke or plan:
@@ -86,27 +82,6 @@ def _try(settings: "Config", *, plan: bool, keep: bool, json: bool) -> None:
 
     found = make_plan(settings)
     print_result(found.record(), table(found.rows()), as_json=json)
-
-
-@contextmanager
-def _speaking_as_one(world: "World") -> Iterator[None]:
-    """Ends all processes of a run alike; the first one says why, and the others let it finish."""
-    if not world.first:
-        warnings.simplefilter("ignore")
-    try:
-        yield
-    except HvaeError as error:
-        if world.size == 1:
-            raise
-        code = error.exit_code
-        end = fail(str(error), code) if world.first else typer.Exit(code)
-        world.leave_together()
-        raise end from None
-    except typer.Exit:
-        world.leave_together()
-        raise
-    else:
-        world.leave_together()
 
 
 def _tell(result: "FitResult", json: bool) -> None:

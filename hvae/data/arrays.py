@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hvae.data.memory import ArraySource
 from hvae.data.split import Split, hashed_rows
-from hvae.data.zipped import stored_array
+from hvae.zipped import stored_array
 from hvae.errors import UserError
 
 # Where a .npz may hold its images, or those of its training split: the first that exists.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hvae.data.embedded import FASHION_CLASSES
 from hvae.data.memory import ArraySource
 from hvae.data.split import Split
-from hvae.data.zipped import refuse_bomb
+from hvae.zipped import refuse_bomb
 from hvae.errors import UserError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")

@@ -15,6 +15,7 @@ def reconstruct(
     groups: int | None = None,
     mode: str = "sample",
     seed: int = 0,
+    first_index: int = 0,
     cond: Tensor | None = None,
 ) -> Tensor:
     """Returns reconstructions from the coarsest `groups` latent groups, uint8 (N, C, H, W).
@@ -28,6 +29,7 @@ def reconstruct(
         groups: groups kept, 0 to `model.num_groups`; with 0 nothing of an image is left. None: all.
         mode: "sample" draws the posterior, "mean" takes its mean.
         seed: of the posterior draws.
+        first_index: global index of the first image, which its draw goes by.
         cond: conditions of the images, for a conditional model.
 
     Raises:
@@ -36,7 +38,8 @@ def reconstruct(
     kept = model.num_groups if groups is None else groups
     if not 0 <= kept <= model.num_groups:
         raise UserError(f"groups: wanted 0 to {model.num_groups}, got {groups}")
-    latents = model.encode(images.to(model.device), cond, mode=mode, seed=seed)[:kept]
+    x = images.to(model.device)
+    latents = model.encode(x, cond, mode=mode, seed=seed, first_index=first_index)[:kept]
     if not latents:
         return model.sample(len(images), temperature=0.0, output="mean", cond=cond, seed=seed)
     return model.decode(latents, cond, temperature=0.0, seed=seed).mean_image()

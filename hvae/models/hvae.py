@@ -253,7 +253,13 @@ class HVAE(nn.Module):
         return torch.cat(chunks)[first_index - start :][:n]
 
     def encode(
-        self, x: Tensor, cond: Condition | None = None, *, mode: str = "sample", seed: int = 0
+        self,
+        x: Tensor,
+        cond: Condition | None = None,
+        *,
+        mode: str = "sample",
+        seed: int = 0,
+        first_index: int = 0,
     ) -> Latents:
         """Returns posterior latents of uint8 data, (N, Z, *S) per group, coarse to fine.
 
@@ -262,6 +268,8 @@ class HVAE(nn.Module):
             cond: conditions of the data, (N, ...) or one for all; classes also by name.
             mode: "sample", or "mean" for the mean of each group given the means above it.
             seed: of the noise.
+            first_index: global index of the first image; image i of a seed meets the same noise in
+                any batch.
 
         Raises:
             UserError: as `forward`, or on an unknown `mode`.
@@ -272,7 +280,7 @@ class HVAE(nn.Module):
         if mode == "mean":
             like = self.decoder.gain
             eps = [like.new_zeros(len(x), *shape) for shape in self.latent_shapes]
-        rng = make_rng(derive_seed(seed, "encode"), 0, self.device)
+        rng = make_rng(derive_seed(seed, "encode"), first_index, self.device)
         rows = self._told(cond, len(x))
         return tuple(self._posterior(x, rng=rng, eps=eps, cond=rows).latents)
 

@@ -109,6 +109,22 @@ class World:
             for text, length in zip(texts, lengths, strict=True)
         ]
 
+    def rows(self, values: Tensor) -> Tensor:
+        """Returns the rows (n, ...) of all processes, in their order, on the CPU.
+
+        Of a process without rows neither shape nor dtype counts; the first one always has some.
+        """
+        if self.size == 1:
+            return values.cpu()
+        counts = self.gather(len(values))
+        shape, dtype = self.gather([list(values.shape[1:]), str(values.dtype)])[0]
+        padded = torch.zeros(max(counts), *shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
+        if len(values):
+            padded[: len(values)] = values
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded, self._control)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
     @contextmanager
     def agreed(self) -> Iterator[None]:
         """Raises an expected error that any process meets inside this context on all of them.
