@@ -32,10 +32,10 @@ def check_finite(features: Tensor, names: Sequence[str] | None = None, *, first:
     )
 
 
-def check_count(count: int, what: str, least: int = 2) -> None:
-    """Raises UserError unless there are `least` images of a kind."""
-    if count < least:
-        raise UserError(f"wanted at least {least} {what} images, got {count}; use more of them")
+def check_count(count: int, what: str) -> None:
+    """Raises UserError unless there are two of something, such as "fake images"."""
+    if count < 2:
+        raise UserError(f"wanted at least 2 {what}, got {count}; use more of them")
 
 
 def feature_matrix(features: Tensor, what: str) -> Tensor:
@@ -43,7 +43,7 @@ def feature_matrix(features: Tensor, what: str) -> Tensor:
 
     Args:
         features: (N, d), any floating dtype, any device.
-        what: "real" or "fake", for messages.
+        what: they are of, such as "fake images", for messages.
 
     Raises:
         ValueError: they are no matrix of floating numbers.
@@ -61,7 +61,7 @@ def feature_pair(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError, UserError: as `feature_matrix`; ValueError also if their widths differ.
     """
-    fake, real = feature_matrix(fake, "fake"), feature_matrix(real, "real")
+    fake, real = feature_matrix(fake, "fake images"), feature_matrix(real, "real images")
     if fake.shape[1] != real.shape[1]:
         raise ValueError(
             f"wanted features of one width, got fake {tuple(fake.shape)}, real {tuple(real.shape)}"

@@ -9,6 +9,8 @@ covariance is nearly singular. With any factors S = F F^T, the eigenvalues of S_
 the symmetric F_b^T S_a F_b, and their roots the singular values of F_a^T F_b.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -70,19 +72,21 @@ def _factor(known: Statistics) -> Tensor:
     # The other eigenvalues are 0, and the roots of what rounding makes of them would add up.
     values, vectors = torch.linalg.eigh(known.cov)
     rank = known.count - 1
-    return vectors[:, -rank:] * _roots(values)[-rank:]
+    factor: Tensor = vectors[:, -rank:] * _roots(values)[-rank:]
+    return factor
 
 
 def _factor_of_features(x: Tensor) -> Tensor:
     """The same for features (N, d)."""
     if len(x) > x.shape[1]:
         return _factor(statistics(x))
-    return (x - x.mean(0)).T / (len(x) - 1) ** 0.5
+    return (x - x.mean(0)).T / math.sqrt(len(x) - 1)
 
 
 def _root_trace(factor_a: Tensor, factor_b: Tensor) -> Tensor:
-    """tr (S_a S_b)^(1/2) from factors of both: accurate for any rank."""
-    return torch.linalg.svdvals(factor_a.T @ factor_b).sum()
+    """The trace of (S_a S_b)^(1/2) from factors of both: accurate for any rank."""
+    singular: Tensor = torch.linalg.svdvals(factor_a.T @ factor_b)
+    return singular.sum()
 
 
 def _root_trace_of_product(factor_a: Tensor, cov_b: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def frechet_infinity(
         ValueError: widths differ, or `fake` is no matrix of floating numbers.
         UserError: there are too few fakes, or too few sizes for a line; one is not finite.
     """
-    x = feature_matrix(fake, "fake")
+    x = feature_matrix(fake, "fake images")
     counts = subset_sizes(len(x), sizes)
     order = permutation(derive_seed(seed, "frechet-infinity"), len(x)).to(x.device)
     reference = real.to(x.device).factored()

@@ -54,7 +54,7 @@ class Statistics:
                 )
             if not value.isfinite().all():
                 raise UserError(f"the {name} of stored features is not finite; make it anew")
-        check_count(self.count, "different")
+        check_count(self.count, "images")
 
     @property
     def dim(self) -> int:
@@ -64,9 +64,7 @@ class Statistics:
     def to(self, device: torch.device | str) -> Self:
         """Returns the same on a device."""
         factor = None if self.cholesky is None else self.cholesky.to(device)
-        return replace(
-            self, mean=self.mean.to(device), cov=self.cov.to(device), cholesky=factor
-        )
+        return replace(self, mean=self.mean.to(device), cov=self.cov.to(device), cholesky=factor)
 
     def factored(self) -> Self:
         """Returns the same with its Cholesky factor, which many comparisons can share.
@@ -145,7 +143,7 @@ class Moments:
         Raises:
             UserError: there are less than two.
         """
-        check_count(self.count, "different")
+        check_count(self.count, "images")
         return Statistics(self.count, self.mean.clone(), self.scatter / (self.count - 1))
 
     def _join(self, count: int, mean: Tensor) -> None:
@@ -168,7 +166,7 @@ def statistics(features: Tensor) -> Statistics:
         ValueError: they are no matrix of floating numbers.
         UserError: there are less than two rows, or one is not finite.
     """
-    x = feature_matrix(features, "different")
+    x = feature_matrix(features, "images")
     moments = Moments.empty(x.shape[1], x.device)
     moments.update(x)
     return moments.statistics()
@@ -193,6 +191,7 @@ def cholesky_factor(cov: Tensor) -> Tensor:
     """
     if not cov.any():
         return torch.zeros_like(cov)
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(cov)
     if failed:
         ridge = (_RIDGE * cov.diagonal().mean()).expand(len(cov)).diag()

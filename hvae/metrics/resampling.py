@@ -51,8 +51,7 @@ def bootstrap(
         raise UserError("wanted at least 1 fake image to resample, got 0")
     if resamples < 2 or not 0 < level < 1:
         raise UserError(
-            "wanted at least 2 resamples and a level between 0 and 1, "
-            f"got {resamples} and {level}"
+            f"wanted at least 2 resamples and a level between 0 and 1, got {resamples} and {level}"
         )
     draw_seed = derive_seed(seed, "bootstrap")
     scores = [

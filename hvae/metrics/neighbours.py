@@ -57,8 +57,8 @@ def prdc(fake: Tensor, real: Tensor, *, k: int = 3, density_k: int = 5) -> PRDC:
     """
     fake, real = feature_pair(fake, real)
     _check_neighbours(k, len(fake), "fake")
-    _check_neighbours(max(k, density_k), len(real), "real")
-    _check_neighbours(min(k, density_k), len(real), "real")
+    _check_neighbours(k, len(real), "real")
+    _check_neighbours(density_k, len(real), "real")
     middle = real.mean(0)  # far from the origin, squared norms would cancel badly
     fake, real = fake - middle, real - middle
     (fake_radii,) = _radii(fake, k)
