@@ -17,7 +17,7 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
             yield stream
         sync(temporary)
         temporary.rename(file)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync(file.parent)  # or what the new name makes superfluous may be gone before it is there

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hvae.metrics.bits_per_dim import BitsPerDim
+    from hvae.metrics.features import Extractor, in_chunks, open_extractor
     from hvae.metrics.fidelity import psnr, ssim
     from hvae.metrics.frechet import frechet_distance, frechet_from_features
     from hvae.metrics.frechet_metric import FrechetDistance
@@ -31,6 +32,7 @@ __all__ = [
     "PRDC",
     "BitsPerDim",
     "Extrapolation",
+    "Extractor",
     "FrechetDistance",
     "Interval",
     "KernelDistance",
@@ -46,8 +48,10 @@ __all__ = [
     "frechet_from_features",
     "frechet_infinity",
     "importance_bound",
+    "in_chunks",
     "kernel_distance",
     "nats_to_bits_per_dim",
+    "open_extractor",
     "prdc",
     "psnr",
     "ssim",
@@ -56,6 +60,9 @@ __all__ = [
 
 _HOMES = {
     "BitsPerDim": "bits_per_dim",
+    "Extractor": "features",
+    "in_chunks": "features",
+    "open_extractor": "features",
     "psnr": "fidelity",
     "ssim": "fidelity",
     "frechet_distance": "frechet",
