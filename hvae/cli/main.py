@@ -14,6 +14,8 @@ from hvae.cli.bench import bench
 from hvae.cli.config import config
 from hvae.cli.data import data
 from hvae.cli.evaluate import evaluate
+from hvae.cli.fid import fid
+from hvae.cli.fid_stats import fid_stats
 from hvae.cli.info import info
 from hvae.cli.output import example, fail, plain_warnings
 from hvae.cli.plot import plot
@@ -76,6 +78,16 @@ app.command(epilog=example("hvae sample runs/fashion-mini -n 64 -o samples.png")
 app.command(epilog=example("hvae reconstruct runs/fashion-mini -n 16 -o pairs.png"))(reconstruct)
 app.command(epilog=example("hvae plot runs/a runs/b -o curves.png\nhvae plot runs/a --json"))(plot)
 app.command("eval", epilog=example("hvae eval runs/fashion-mini --importance 16"))(evaluate)
+app.command(
+    epilog=example(
+        "hvae fid runs/fashion-mini --features lite0 -n 5000 --temperature 0.7,0.85,1.0\n"
+        "hvae fid samples/ --real photos/ --metrics fid,kid,prdc --size 256\n"
+        "torchrun --nproc-per-node=8 -m hvae fid runs/big --real reference.safetensors"
+    )
+)(fid)
+app.command(
+    "fid-stats", epilog=example("hvae fid-stats photos/ --size 256 -o reference.safetensors")
+)(fid_stats)
 app.command(epilog=example("hvae config fashion_mini train.lr=2e-4\nhvae config --list"))(config)
 app.command(epilog=example("hvae info"))(info)
 app.command(

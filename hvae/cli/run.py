@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hvae.errors import UserError
 
 if TYPE_CHECKING:
-    from hvae.data import ImageSource, Split
+    from hvae.data import DataConfig, ImageSource, Split
     from hvae.models import HVAE
 
 
@@ -33,14 +33,24 @@ def open_data(weights: Path, model: "HVAE", word: str | None, split: "Split") ->
         UserError: there is no such data, a bare weights file is given without a word, or the data
             does not say what a conditional model wants to know.
     """
-    from hvae.data import DataConfig, complete_condition, open_source
+    from hvae.data import complete_condition, open_source
 
-    channels, *size = model.shape
-    saved = _saved_data(weights) if word is None else {"source": word}
-    config = DataConfig.model_validate({**saved, "channels": channels, "size": size})
-    source = open_source(config, split)
+    source = open_source(data_config(weights, model, word), split)
     complete_condition(model.config.condition, source)
     return source
+
+
+def data_config(weights: Path, model: "HVAE", word: str | None) -> "DataConfig":
+    """Returns how a DATA word, or the data of the weights' run, is read at the model's size.
+
+    Raises:
+        UserError: a bare weights file is given without a word.
+    """
+    from hvae.data import DataConfig
+
+    channels, *size = model.shape
+    saved = saved_data(weights) if word is None else {"source": word}
+    return DataConfig.model_validate({**saved, "channels": channels, "size": size})
 
 
 def weights_record(weights: Path) -> dict[str, str]:
@@ -50,7 +60,12 @@ def weights_record(weights: Path) -> dict[str, str]:
     return {"checkpoint": str(weights), "checkpoint_sha256": sha256}
 
 
-def _saved_data(weights: Path) -> dict[str, Any]:
+def saved_data(weights: Path) -> dict[str, Any]:
+    """Returns the `data` section of the run that weights are of.
+
+    Raises:
+        UserError: a file of weights stands alone, or its state holds no such section.
+    """
     from hvae import checkpoint
 
     if not weights.with_name("state.json").is_file():

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from hvae.data.memory import ArraySource
 from hvae.data.split import Split, hashed_rows
-from hvae.zipped import stored_array
 from hvae.errors import UserError
+from hvae.zipped import stored_array
 
 # Where a .npz may hold its images, or those of its training split: the first that exists.
 IMAGE_KEYS = ("train_images", "images", "x", "arr_0")
@@ -51,6 +51,14 @@ def open_arrays(path: Path, split: Split) -> ArraySource:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read {path} as NumPy arrays: {reason}") from error
+
+
+def brings_test_images(path: Path) -> bool:
+    """Whether a file is a .npz with test images of its own."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "test_images.npy" in archive.namelist()
 
 
 def _mapped(path: Path) -> NDArray[Any]:

@@ -65,11 +65,21 @@ def read_header(path: Path) -> Header:
         return _header(image)
 
 
-def examine(path: Path) -> tuple[Header, tuple[str, ...]]:
-    """The header of an image file that can be read whole, and what conversion it asks for.
+def glance(path: Path) -> tuple[Header, tuple[str, ...]]:
+    """The header of an image file, and what conversion it asks for, without decoding its pixels.
 
     The second is empty for plain grey and RGB, and else names "CMYK", "16-bit", "palette",
     "transparent", "rotated" or "animated", and a content that is not what the suffix says.
+
+    Raises:
+        ImageError: naming the file, if it is no readable image.
+    """
+    with _opened(path) as image:
+        return _header(image), tuple(_kinds(image, path.suffix.lower()))
+
+
+def examine(path: Path) -> tuple[Header, tuple[str, ...]]:
+    """What `glance` tells, of a file that can be read whole.
 
     Raises:
         ImageError: naming the file, as `decode` does.

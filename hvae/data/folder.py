@@ -95,7 +95,7 @@ def open_folder(root: Path, split: Split, config: DataConfig) -> FolderSource:
             images differ in it.
     """
     listing = list_split(root, split)
-    bad = _bad_files(listing.root, listing.names) if config.skip_bad else set()
+    bad = warn_of_bad_files(listing.root, listing.names) if config.skip_bad else set()
     return _source(root, split, config, listing, bad)
 
 
@@ -118,8 +118,12 @@ def _source(
     )
 
 
-def _bad_files(root: Path, names: list[str]) -> set[Path]:
-    """The files that cannot be decoded, after a warning that names them."""
+def warn_of_bad_files(root: Path, names: list[str]) -> set[Path]:
+    """The files that cannot be decoded, after a warning that names them.
+
+    Raises:
+        UserError: if there is no other.
+    """
     paths = [root / name for name in names]
     problems = dict(zip(paths, parallel_map(_problem, paths), strict=True))
     bad = {path: problem for path, problem in problems.items() if problem}

@@ -34,19 +34,20 @@ def pixel_identity(images: Iterable[NDArray[np.uint8]], shape: tuple[int, int, i
     return Identity(count, digest.hexdigest())
 
 
-def file_identity(root: Path, names: list[str], shape: tuple[int, int, int]) -> Identity:
+def file_identity(root: Path, names: list[str], shape: tuple[int, int, int] | None) -> Identity:
     """Identity of image files: sha256 over `uint8 CxHxW`, then every name and its file's sha256.
 
     Args:
         root: the folder that `names` are relative to.
         names: sorted relative names, with forward slashes.
-        shape: (C, H, W) that the files are decoded to.
+        shape: (C, H, W) that the files are decoded to; None for their own, which is hashed as
+            `uint8`.
     """
     return named_identity(names, parallel_map(file_sha256, [root / name for name in names]), shape)
 
 
 def named_identity(
-    names: list[str], hashes: Iterable[bytes], shape: tuple[int, int, int]
+    names: list[str], hashes: Iterable[bytes], shape: tuple[int, int, int] | None
 ) -> Identity:
     """Identity of image files whose sha256 are known, one for each name; see `file_identity`."""
     digest = hashlib.sha256(_header(shape))
@@ -55,11 +56,20 @@ def named_identity(
     return Identity(len(names), digest.hexdigest())
 
 
+def joint_identity(parts: list[Identity]) -> Identity:
+    """Identity of sets one after the other: sha256 over their hashes, a line each."""
+    lines = "".join(f"{part.sha256}\n" for part in parts)
+    return Identity(
+        sum(part.count for part in parts), hashlib.sha256(lines.encode("ascii")).hexdigest()
+    )
+
+
 def file_sha256(path: Path) -> bytes:
     """The sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _header(shape: tuple[int, int, int]) -> bytes:
-    return "uint8 {}x{}x{}\n".format(*shape).encode("ascii")
+def _header(shape: tuple[int, int, int] | None) -> bytes:
+    sizes = "" if shape is None else " {}x{}x{}".format(*shape)
+    return f"uint8{sizes}\n".encode("ascii")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from hvae.data.embedded import FASHION_CLASSES
 from hvae.data.memory import ArraySource
 from hvae.data.split import Split
-from hvae.zipped import refuse_bomb
 from hvae.errors import UserError
+from hvae.zipped import refuse_bomb
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_COUNT = {"train": 60_000, "test": 10_000}

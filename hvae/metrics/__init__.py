@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = [
     "PRDC",
     "BitsPerDim",
-    "Extrapolation",
     "Extractor",
+    "Extrapolation",
     "FrechetDistance",
     "Interval",
     "KernelDistance",

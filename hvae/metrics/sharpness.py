@@ -33,9 +33,7 @@ class Sharpness(Float64Metric):
         self.size = size
         for kind in ("real", "fake"):
             self.add_sum(f"{kind}_count")
-            self.add_sum(f"{kind}_power", min(size) // 2)
-            self.add_sum(f"{kind}_gradient")
-            self.add_sum(f"{kind}_laplacian")
+            self.add_sum(f"{kind}_rows", 2 + min(size) // 2)
 
     def update(self, images: Tensor, real: bool) -> None:
         """Adds images.
@@ -50,14 +48,10 @@ class Sharpness(Float64Metric):
         check_images(images)
         if images.shape[2:] != self.size:
             raise ValueError(f"wanted images of {self.size}, got {tuple(images.shape[2:])}")
-        x = to_float64(images).to(self.state_device)
-        for name, value in (
-            ("power", radial_power(x)),
-            ("gradient", mean_gradient(x)),
-            ("laplacian", laplacian_variance(x)),
-        ):
-            self._sum(real, name).add_(value.sum(0))
-        self._sum(real, "count").add_(len(x))
+        rows = sharpness_rows(images).to(self.state_device)
+        kind = "real" if real else "fake"
+        getattr(self, f"{kind}_rows").add_(rows.sum(0))
+        getattr(self, f"{kind}_count").add_(len(rows))
 
     def compute(self) -> dict[str, Tensor]:
         """Returns float64 scalars.
@@ -71,23 +65,42 @@ class Sharpness(Float64Metric):
         Raises:
             UserError: there are less than two images of a kind.
         """
-        for real, what in ((False, "fake images"), (True, "real images")):
-            check_count(int(self._sum(real, "count")), what)
-        fake, real_power = (self._mean(real, "power") for real in (False, True))
-        logs = [power.clamp(min=_LEAST_POWER).log() for power in (fake, real_power)]
-        return {
-            "spectrum_distance": (logs[0] - logs[1]).abs().mean(),
-            "gradient_ratio": self._mean(False, "gradient") / self._mean(True, "gradient"),
-            "laplacian_ratio": self._mean(False, "laplacian") / self._mean(True, "laplacian"),
-        }
+        return compare_sharpness(self._mean("fake"), self._mean("real"))
 
-    def _sum(self, real: bool, name: str) -> Tensor:
-        total: Tensor = getattr(self, f"{'real' if real else 'fake'}_{name}")
-        return total
-
-    def _mean(self, real: bool, name: str) -> Tensor:
-        mean: Tensor = self._sum(real, name) / self._sum(real, "count")
+    def _mean(self, kind: str) -> Tensor:
+        rows, count = (getattr(self, f"{kind}_{name}") for name in ("rows", "count"))
+        check_count(int(count), f"{kind} images")
+        mean: Tensor = rows / count
         return mean
+
+
+def sharpness_rows(images: Tensor) -> Tensor:
+    """Returns what is compared of each image, float64 (N, 2 + min(H, W) // 2).
+
+    Columns: `mean_gradient`, `laplacian_variance`, and `radial_power` by ring.
+
+    Args:
+        images: uint8 (N, C, H, W), at least 3 x 3.
+
+    Raises:
+        ValueError: they are no such images.
+    """
+    check_images(images)
+    if min(images.shape[2:]) < 3:
+        raise ValueError(f"wanted images of at least 3 x 3 pixels, got {tuple(images.shape)}")
+    x = to_float64(images)
+    edges = torch.stack([mean_gradient(x), laplacian_variance(x)], dim=1)
+    return torch.cat([edges, radial_power(x)], dim=1)
+
+
+def compare_sharpness(fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """Returns the scores of `Sharpness.compute` from the means of two sets of rows, (D,) each."""
+    logs = [rows[2:].clamp(min=_LEAST_POWER).log() for rows in (fake, real)]
+    return {
+        "spectrum_distance": (logs[0] - logs[1]).abs().mean(),
+        "gradient_ratio": fake[0] / real[0],
+        "laplacian_ratio": fake[1] / real[1],
+    }
 
 
 def radial_power(images: Tensor) -> Tensor:
@@ -112,7 +125,8 @@ def radial_power(images: Tensor) -> Tensor:
     inside = ring < rings
     sums = power.new_zeros(len(images), rings)
     sums.index_add_(1, ring[inside], power.flatten(1)[:, inside])
-    return sums[:, 1:] / ring[inside].bincount(minlength=rings)[1:]
+    means: Tensor = sums / ring[inside].bincount(minlength=rings)
+    return means[:, 1:]
 
 
 def mean_gradient(images: Tensor) -> Tensor:

@@ -196,6 +196,16 @@ class EvalConfig(Section):
     importance: int = Field(default=1, ge=1)
     """Importance samples per image at the end of training; 1 is the ELBO alone."""
 
+    fid_every: int = Field(default=0, ge=0)
+    """Images between measurements of how far samples are from test images; 0: none."""
+
+    fid_samples: int = Field(default=5_000, ge=2)
+    """Samples, and test images at most, of each of them."""
+
+    fid_features: str = "inception"
+    """The network that compares them, as `hvae fid --features` names it. Its weights have to be
+    there when training begins."""
+
 
 class Config(Section):
     """One run."""
@@ -220,6 +230,15 @@ class Config(Section):
             raise ValueError(
                 "train.objective.spectral needs whole weights, which train.sharding=fsdp cuts; "
                 "use train.sharding=ddp or set the penalty to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_are_drawn_by_whole_models(self) -> Self:
+        if self.train.sharding == "fsdp" and self.eval.fid_every:
+            raise ValueError(
+                "eval.fid_every draws samples in each process by itself, which train.sharding=fsdp "
+                "does not allow; use train.sharding=ddp, or hvae fid after training"
             )
         return self
 

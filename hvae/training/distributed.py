@@ -118,7 +118,9 @@ class World:
             return values.cpu()
         counts = self.gather(len(values))
         shape, dtype = self.gather([list(values.shape[1:]), str(values.dtype)])[0]
-        padded = torch.zeros(max(counts), *shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
+        padded = torch.zeros(
+            max(counts), *shape, dtype=getattr(torch, dtype.removeprefix("torch."))
+        )
         if len(values):
             padded[: len(values)] = values
         parts = [torch.empty_like(padded) for _ in counts]

@@ -3,16 +3,13 @@
 import torch
 
 from hvae import checkpoint
-from hvae.data import (
-    ImageSource,
-    complete_condition,
-    open_source,
-)
+from hvae.data import ImageSource, complete_condition, open_source
 from hvae.training.build import build_model, complete
 from hvae.training.config import Config
 from hvae.training.distributed import World
 from hvae.training.run import FitResult, Run
 from hvae.training.run_folder import RunFolder
+from hvae.training.sample_quality import SampleQuality
 from hvae.training.sharding import birthplace
 from hvae.training.signals import stop_on_signal
 from hvae.training.trackers import Trackers, check_installed
@@ -72,6 +69,8 @@ def fit_on(
             config = complete(config, train)
             complete_condition(config.model.condition, test)  # a check: both splits tell the same
             model = build_model(config, birthplace(world, config.train.sharding))
+            every = config.eval.fid_every
+            quality = SampleQuality(config.eval, test, config.seed, world) if every else None
         folder = RunFolder(config, world)
         with (
             folder.locked(),
@@ -79,4 +78,5 @@ def fit_on(
             checkpoint.full_disk_is_told(folder.path),
             Trackers(config, folder.path) as trackers,
         ):
-            return Run(config, folder, model, train, test, world, trackers, samples).go(stop)
+            run = Run(config, folder, model, train, test, world, trackers, quality, samples)
+            return run.go(stop)

@@ -93,6 +93,14 @@ def eval_line(score: LikelihoodResult, images: int) -> str:
     )
 
 
+def quality_line(row: Mapping[str, Any]) -> str:
+    """Returns a row of kind fid in words."""
+    return (
+        f"{row['metric']} {row['value']:.4g} ({row['n_fake']:,} samples, {row['n_real']:,} test "
+        f"images, {row['protocol']}) after {row['images']:,} images"
+    )
+
+
 def per_second(rate: float) -> str:
     """Returns a throughput: few images a second need their decimals."""
     return f"{rate:.0f} images/s" if rate >= 10 else f"{rate:.3g} images/s"

@@ -1,30 +1,27 @@
 """One run: what happens when, from its last checkpoint to its score."""
 
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from hvae.data import (
-    ImageSource,
-)
+from hvae.data import ImageSource
 from hvae.errors import TrainingError
 from hvae.metrics.likelihood import LikelihoodResult
 from hvae.models import HVAE
+from hvae.training.assessment import Assessment
 from hvae.training.batches import batches_left
 from hvae.training.best import Best, Score
 from hvae.training.build import build_model
 from hvae.training.config import Config
 from hvae.training.diagnostics import collapse_warning
 from hvae.training.distributed import World
-from hvae.training.evaluation import evaluate
 from hvae.training.locate import Place
 from hvae.training.metrics_log import Meter, MetricsLog
-from hvae.training.progress import TrainingProgress, eval_line, train_line
+from hvae.training.progress import TrainingProgress, eval_line, quality_line, train_line
 from hvae.training.recovery import (
     EVALUATION,
     ROLLBACK,
@@ -38,8 +35,8 @@ from hvae.training.recovery import (
 from hvae.training.restore import read_checkpoint
 from hvae.training.rows import add_step, train_row
 from hvae.training.run_folder import RunFolder
+from hvae.training.sample_quality import SampleQuality
 from hvae.training.sharding import birthplace
-from hvae.training.sheets import write_sheets
 from hvae.training.signals import StopRequest
 from hvae.training.step import Stepper
 from hvae.training.trackers import Trackers
@@ -77,13 +74,17 @@ class Run:
         test: ImageSource,
         world: World,
         trackers: Trackers,
+        quality: SampleQuality | None,
         samples: int | None,
     ) -> None:
         self.config, self.folder, self.world = config, folder, world
         self.train, self.test = train, test
-        self.trackers, self.samples = trackers, samples
+        self.trackers = trackers
         self.stepper = Stepper(model, config.train, config.seed, world)
         self.log = MetricsLog(folder.metrics, trackers.row, writes=world.first)
+        self.assessment = Assessment(
+            config, test, world, folder, self.log, trackers, quality, samples=samples
+        )
         self.meter = Meter()
         self.recovery = Recovery()
         self.best = Best()
@@ -147,7 +148,9 @@ class Run:
             return  # the end has its own evaluation, sheets and checkpoint
         score = self._evaluate_on_the_way(progress) if due(every.eval_every) else None
         if due(every.sample_every):
-            self._write_sheets(f"{now:09}")
+            self.assessment.sheets(self.stepper, f"{now:09}")
+        if self.config.eval.fid_every and due(self.config.eval.fid_every):
+            self._compare_samples(progress)
         best = score is not None and self._note_if_best(score)
         if due(every.checkpoint_every):
             self._checkpoint(good=True)
@@ -160,7 +163,7 @@ class Run:
         It must not change the training: how often and on what a run is scored is free.
         """
         try:
-            score = self._evaluate(images=self.config.eval.images)
+            score = self._score(images=self.config.eval.images)
         except NotScored as error:
             row = alarm_row(EVALUATION, self.stepper.steps, self.stepper.images, error)
             self.log.append(row)
@@ -182,31 +185,9 @@ class Run:
         if warning := collapse_warning(score.kl_per_group):
             progress.say(warning)
 
-    def _evaluate(self, *, images: int | None, importance: int = 1) -> LikelihoodResult:
-        """Scores the averaged weights, logs the score, and returns it.
-
-        Raises:
-            NotScored: if an image has no finite score.
-        """
-        began = time.monotonic()
-        with self._averaged_model() as model:
-            score, row = evaluate(
-                model,
-                self.test,
-                seed=self.config.seed,
-                importance=importance,
-                images=images,
-                batch=self.config.eval.batch,
-            )
-        self.log.append(
-            {
-                "kind": "eval",
-                "step": self.stepper.steps,
-                "images": self.stepper.images,
-                **row,
-                "seconds": time.monotonic() - began,
-            }
-        )
+    def _score(self, *, images: int | None, importance: int = 1) -> LikelihoodResult:
+        """Scores the averaged weights and keeps what the result of the run would be."""
+        score = self.assessment.likelihood(self.stepper, images=images, importance=importance)
         self.result = {
             "bits_per_dim": score.elbo_bits_per_dim,
             "importance_bits_per_dim": score.importance_bits_per_dim,
@@ -214,36 +195,23 @@ class Run:
         }
         return score
 
-    def _write_sheets(self, stem: str) -> None:
-        folder = self.folder.samples if self.world.first else None
-        with self._averaged_model() as model, self.world.agreed():
-            files = write_sheets(
-                model, self.test, folder, stem, seed=self.config.seed, samples=self.samples
-            )
-        self.trackers.sheets(files, self.stepper.images)
-
-    @contextmanager
-    def _averaged_model(self) -> Iterator[HVAE]:
-        """Lends the model in evaluation mode, with averaged weights."""
-        model = self.stepper.model
-        with self.stepper.ema.applied_to(model):
-            model.eval()
-            try:
-                yield model
-            finally:
-                model.train()
+    def _compare_samples(self, progress: TrainingProgress) -> None:
+        row = self.assessment.sample_quality(self.stepper)
+        progress.say(quality_line(row))
 
     def _finish(self, progress: TrainingProgress) -> None:
         """The checkpoint comes last: once it is there, all that belongs to the run is."""
         self._check_finite()
-        self._write_sheets("final")
+        self.assessment.sheets(self.stepper, "final")
         try:
-            score = self._evaluate(images=None, importance=self.config.eval.importance)
+            score = self._score(images=None, importance=self.config.eval.importance)
         except NotScored as error:
             row = alarm_row(STOPPED, self.stepper.steps, self.stepper.images, error)
             self.log.append(row)
             raise TrainingError(f"the run has no score at {in_words(row)}") from None
         self._warn_of_collapse(score, progress)
+        if self.config.eval.fid_every:
+            self._compare_samples(progress)
         self._note_if_best(score, final=True)
         self._checkpoint(good=True)
 

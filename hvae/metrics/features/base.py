@@ -1,6 +1,6 @@
 """What a feature extractor is, and features that do not depend on the batch an image sits in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hvae.metrics.protocol import resize, to_rgb
+from hvae.errors import UserError
+from hvae.metrics.protocol import resize
 
 CHUNK = 32
 
@@ -58,11 +59,19 @@ class Extractor(Protocol):
         """Where the network runs and its features lie."""
         ...
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Returns features, float32 (N, dim), of uint8 (N, C, H, W) images on any device.
+    def prepare(self, images: Tensor) -> Tensor:
+        """Returns what the network takes, (N, 3, R, R), of uint8 (N, C, H, W) on any device.
 
-        C is 1 or 3, H and W are any. Not differentiable.
+        C is 1 or 3, H and W are any.
         """
+        ...
+
+    def embed(self, prepared: Tensor) -> Tensor:
+        """Returns features, float32 (N, dim), of what `prepare` made. Not differentiable."""
+        ...
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns features, float32 (N, dim), of uint8 (N, C, H, W) images: both in one."""
         ...
 
 
@@ -95,19 +104,27 @@ class NetworkExtractor:
         # Inception on a CPU is 1.4 times faster so (one thread).
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def prepare(self, images: Tensor) -> Tensor:
+        """Returns images resized, float32 (N, 3, R, R) in 0..255; see `Extractor`."""
+        return resize(images.to(self.device), self.resolution, self.protocol)
+
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def embed(self, prepared: Tensor) -> Tensor:
         """Returns features, float32 (N, dim); see `Extractor`."""
-        x = resize(images.to(self.device), self.resolution, self.protocol)
-        mean, std = (x.new_tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
-        x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        mean, std = (prepared.new_tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
+        x = ((prepared - mean) / std).contiguous(memory_format=torch.channels_last)
         with exact_float32(self.device):
             features: Tensor = self.network(x)
         return features
 
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns features, float32 (N, dim); see `Extractor`."""
+        return self.embed(self.prepare(images))
 
-@torch.no_grad()
-def in_chunks(extractor: Extractor, images: Tensor, first_index: int = 0) -> Tensor:
+
+def in_chunks(
+    extractor: Extractor, images: Tensor | Sequence[Tensor], first_index: int = 0
+) -> Tensor:
     """Returns features, float32 (N, dim), in passes of `extractor.chunk` rows each.
 
     Convolutions round differently between batch sizes. Here image i of a set always takes row
@@ -117,27 +134,44 @@ def in_chunks(extractor: Extractor, images: Tensor, first_index: int = 0) -> Ten
 
     Args:
         extractor: the network.
-        images: uint8 (N, C, H, W), C = 1 or 3.
+        images: uint8 (N, C, H, W), or N of (C, H, W) whose sizes may differ; C = 1 or 3.
         first_index: index of the first image in its set.
 
     Raises:
         ValueError: the images are not as above, or the index is negative.
+        UserError: sizes differ, and the extractor does not resize.
     """
     if first_index < 0:
         raise ValueError(f"first_index must be at least 0, got {first_index}")
-    images, chunk = to_rgb(images), extractor.chunk
+    chunk = extractor.chunk
     offset = first_index % chunk
     parts = [torch.empty(0, extractor.dim, device=extractor.device)]
     for start in range(-offset, len(images), chunk):
-        rows = images[max(start, 0) : start + chunk]
+        rows = _prepared(extractor, images[max(start, 0) : start + chunk])
         skipped = max(-start, 0)
         if len(rows) == chunk:
             padded = rows
         else:
-            padded = images.new_zeros(chunk, *images.shape[1:])
+            padded = rows.new_zeros(chunk, *rows.shape[1:])
             padded[skipped : skipped + len(rows)] = rows
-        parts.append(extractor(padded)[skipped : skipped + len(rows)])
+        parts.append(extractor.embed(padded)[skipped : skipped + len(rows)])
     return torch.cat(parts)
+
+
+def _prepared(extractor: Extractor, images: Tensor | Sequence[Tensor]) -> Tensor:
+    """Images of one size together, others one by one: resizing treats each by itself."""
+    if isinstance(images, Tensor):
+        return extractor.prepare(images)
+    if len({image.shape for image in images}) == 1:
+        return extractor.prepare(torch.stack([*images]))
+    rows = [extractor.prepare(image[None]) for image in images]
+    if len(sizes := {row.shape[2:] for row in rows}) > 1:
+        raise UserError(
+            f"{extractor.name} does not resize, and images differ in size: "
+            f"{', '.join(f'{height}x{width}' for height, width in sorted(sizes)[:5])}; fit them to "
+            "one first"
+        )
+    return torch.cat(rows)
 
 
 @contextmanager

@@ -47,25 +47,32 @@ class CustomExtractor:
     device: torch.device
     chunk: int = CHUNK
 
+    def prepare(self, images: Tensor) -> Tensor:
+        """Returns images in colour, uint8 (N, 3, H, W): the class resizes them itself."""
+        return to_rgb(images.to(self.device)).contiguous()
+
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def embed(self, prepared: Tensor) -> Tensor:
         """Returns features, float32 (N, dim); see `Extractor`.
 
         Raises:
             UserError: the class returns something else.
         """
-        images = to_rgb(images.to(self.device)).contiguous()
         with exact_float32(self.device):
-            features = self.extract(images)
+            features = self.extract(prepared)
         if not isinstance(features, Tensor):
             raise UserError(f"{self.name}: wanted a tensor, got a {type(features).__name__}")
-        wanted = (len(images), self.dim)
+        wanted = (len(prepared), self.dim)
         if features.dtype != torch.float32 or features.shape != wanted:
             raise UserError(
                 f"{self.name}: wanted features float32 {wanted}, got "
                 f"{str(features.dtype).removeprefix('torch.')} {tuple(features.shape)}"
             )
         return features.to(self.device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns features, float32 (N, dim); see `Extractor`."""
+        return self.embed(self.prepare(images))
 
 
 def open_custom(

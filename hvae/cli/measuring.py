@@ -1,0 +1,142 @@
+"""How `hvae fid` and `hvae fid-stats` measure images, alone or as one of several processes."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hvae.cli.output import progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hvae.metrics.collect import Images
+    from hvae.metrics.features import Extractor
+    from hvae.metrics.reference import Reference
+    from hvae.training.distributed import World
+
+Rows = dict[str, "Tensor"]
+
+
+@dataclass
+class Measuring:
+    """Takes the rows of images, shared among processes.
+
+    Attributes:
+        extractor: the network.
+        world: the processes.
+        batch: images at a time.
+        sharpness: whether spectrum and gradients are measured too.
+        seconds: what "images" (making or reading them), "features" and "scores" took so far.
+        images: how many were measured so far, by all processes.
+    """
+
+    extractor: "Extractor"
+    world: "World"
+    batch: int = 64
+    sharpness: bool = False
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"images": 0.0, "features": 0.0, "scores": 0.0}
+    )
+    images: int = 0
+
+    def rows(self, images: "Images", what: str, beside: "Images | None" = None) -> Rows:
+        """Returns the rows of all images, the same in every process.
+
+        Args:
+            images: what is measured.
+            what: for the progress.
+            beside: images that these stand for; adds their PSNR and SSIM.
+
+        Raises:
+            UserError: an image cannot be read, or its features are not finite; which one.
+        """
+        from hvae.metrics.measures import features_by, fidelity_to, sharpness_of
+        from hvae.training.sample_quality import measured
+
+        measures = {"features": features_by(self.extractor)}
+        if self.sharpness:
+            measures["sharpness"] = sharpness_of
+        if beside is not None:
+            measures["fidelity"] = fidelity_to(beside)
+        with progress(what, len(images)) if self.world.first else nullcontext() as update:
+            rows = measured(
+                measures,
+                images,
+                self.world,
+                batch=self.batch,
+                progress=update,
+                seconds=self.seconds,
+            )
+        self.images += len(images)
+        return rows
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Counts the time inside it as that of scores."""
+        began = time.monotonic()
+        yield
+        self.seconds["scores"] += time.monotonic() - began
+
+    def read(self, file: Path) -> "Reference":
+        """Returns the reference in a file.
+
+        Raises:
+            UserError: it cannot be read, or was made with another network or protocol.
+        """
+        from hvae.metrics.reference import check_fits, load_reference
+
+        reference = load_reference(file)
+        check_fits(reference, {**self._made_with(), "dim": str(self.extractor.dim)}, file)
+        return reference
+
+    def reference(
+        self, images: "Images", found: Mapping[str, Any], chosen: Sequence[int]
+    ) -> tuple["Reference", Rows]:
+        """Measures what others are compared with; returns it, and its rows.
+
+        Args:
+            images: the real ones.
+            found: what a record says of where they come from, with a "sha256" of it all.
+            chosen: places of the images in that.
+        """
+        from hvae.metrics.moments import statistics
+        from hvae.metrics.reference import Reference, content_hash
+
+        rows = self.rows(images, "real images")
+        extractor = self.extractor
+        content = content_hash(found["sha256"], extractor.sha256, extractor.protocol, chosen)
+        provenance = {name: str(value) for name, value in found.items()}
+        provenance |= {**self._made_with(), "content_hash": content}
+        with self.scoring():
+            known = statistics(rows["features"])
+        return Reference(known, provenance, rows["features"]), rows
+
+    def _made_with(self) -> dict[str, str]:
+        return {
+            "features": self.extractor.name,
+            "features_sha256": self.extractor.sha256,
+            "protocol": self.extractor.protocol,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """Returns what a record says of how it was measured."""
+        import torch
+
+        from hvae import __version__
+
+        extractor, seconds = self.extractor, self.seconds
+        return {
+            **self._made_with(),
+            "features_dim": extractor.dim,
+            "dtype": "float32",
+            "device": str(extractor.device),
+            "world_size": self.world.size,
+            "threads": torch.get_num_threads(),
+            "hvae": __version__,
+            "torch": torch.__version__,
+            "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            "features_per_second": self.images / max(seconds["features"], 1e-9),
+        }
