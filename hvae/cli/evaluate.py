@@ -1,16 +1,22 @@
 """`hvae eval`: bits per dimension of held-out images."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hvae.cli.candidates import SAMPLES, Made
+from hvae.cli.comparison import Comparison, in_words
 from hvae.cli.options import Data, Json, Run, Seed
 from hvae.cli.output import print_result, progress, table
+from hvae.cli.scoring import Features
+from hvae.cli.sides import RunSide, SetSide
 
 if TYPE_CHECKING:
+    from hvae.data import ImageSource
     from hvae.metrics import LikelihoodResult
     from hvae.models import HVAE
 
@@ -39,6 +45,12 @@ def evaluate(
     split: Annotated[SplitName, typer.Option(help="Which images.")] = SplitName.TEST,
     data: Data = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 64,
+    fid: Annotated[
+        bool,
+        typer.Option("--fid", help="Also compare samples with the images; hvae fid does it alone."),
+    ] = False,
+    fid_samples: Annotated[int, typer.Option(min=2, help="Samples that are compared.")] = SAMPLES,
+    features: Features = "inception",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -55,6 +67,7 @@ def evaluate(
 
     model, file = open_model(run)
     source = open_data(file, model, data, split.value)
+    compare = _comparing(RunSide(model, file), source, features, fid_samples, seed) if fid else None
     with progress("images scored", min(images or len(source), len(source))) as update:
         result = evaluate_likelihood(
             model,
@@ -82,10 +95,28 @@ def evaluate(
         "protocol": protocol,
         **weights,
     }
-    text = "\n\n".join(
-        [_summary(result, weights, protocol), _level_table(levels), _group_table(groups)]
-    )
-    print_result(record, text, as_json=json)
+    texts = [_summary(result, weights, protocol), _level_table(levels), _group_table(groups)]
+    if compare is not None:
+        record["fid"] = compare()
+        texts.insert(1, in_words(record["fid"]))
+    print_result(record, "\n\n".join(texts), as_json=json)
+
+
+def _comparing(
+    run: RunSide, source: "ImageSource", features: str, samples: int, seed: int
+) -> Callable[[], dict[str, Any]]:
+    """Returns what compares samples of a run with images, once the network is there."""
+    from hvae.cli.measuring import Measuring
+    from hvae.data.originals import Chosen
+    from hvae.metrics.features import open_extractor
+    from hvae.metrics.score import Scoring
+    from hvae.training.distributed import World
+
+    world = World()
+    extractor = open_extractor(features, device=world.device)
+    scoring = Scoring(("fid",), extractor.frechet_name, extractor.kernel_name, seed=seed)
+    comparison = Comparison(run, SetSide(Chosen(source)), Made(samples, seed=seed))
+    return lambda: comparison.results(Measuring(extractor, world), scoring)
 
 
 def _summary(result: "LikelihoodResult", weights: dict[str, str], protocol: str) -> str:

@@ -42,6 +42,9 @@ class Curves:
         test_bits_per_dim: its ELBO (E,).
         test_counts: images that it scored (E,).
         test_set: the name of the data and its split, where there was an evaluation.
+        fid_images: images seen at each comparison of samples (F,).
+        fid: its distance (F,).
+        fid_name: what it is called, where there was one.
         alarms: in the order of the log.
     """
 
@@ -54,6 +57,9 @@ class Curves:
     test_bits_per_dim: list[Number]
     test_counts: list[int]
     test_set: str | None
+    fid_images: list[int]
+    fid: list[Number]
+    fid_name: str | None
     alarms: list[Alarm]
 
     @property
@@ -77,6 +83,7 @@ def read_curves(run: Path) -> Curves:
     rows = _rows(file)
     train = [row for row in rows if row["kind"] == "train"]
     test = [row for row in rows if row["kind"] == "eval"]
+    fid = [row for row in rows if row["kind"] == "fid"]
     alarms = [row for row in rows if row["kind"] == "alarm"]
     if not rows:
         raise UserError(f"{file} is empty: the run has not come to its first row (train.log_every)")
@@ -90,6 +97,9 @@ def read_curves(run: Path) -> Curves:
         test_bits_per_dim=[_number(row.get("elbo_bits_per_dim")) for row in test],
         test_counts=[row["num_images"] for row in test],
         test_set=f"{test[-1]['dataset']} {test[-1]['split']}" if test else None,
+        fid_images=[row["images"] for row in fid],
+        fid=[_number(row["value"]) for row in fid],
+        fid_name=fid[-1]["metric"] if fid else None,
         alarms=[_alarm(row) for row in alarms],
     )
 

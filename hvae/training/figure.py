@@ -88,12 +88,17 @@ def draw_curves(runs: Sequence[Curves], file: Path) -> None:
 
 def _draw_lines(part: "SubFigure", runs: Sequence[Curves]) -> None:
     part.suptitle(", ".join(run.name for run in runs), x=0.01, ha="left", weight="bold")
-    grid = part.add_gridspec(2, 6, height_ratios=[1.25, 1])
-    _bits_per_dim(part.add_subplot(grid[0, :3]), runs)
-    _gradients(part.add_subplot(grid[0, 3:]), runs)
-    _schedule(part.add_subplot(grid[1, :2]), runs, "lr", "learning rate", "per step")
-    _schedule(part.add_subplot(grid[1, 2:4]), runs, "beta", "weight of the KL", "beta")
-    _throughput(part.add_subplot(grid[1, 4:]), runs)
+    grid = part.add_gridspec(2, 12, height_ratios=[1.25, 1])
+    _bits_per_dim(part.add_subplot(grid[0, :6]), runs)
+    _gradients(part.add_subplot(grid[0, 6:]), runs)
+    compared = any(run.fid for run in runs)
+    width = 3 if compared else 4
+    below = [part.add_subplot(grid[1, at : at + width]) for at in range(0, 12, width)]
+    _schedule(below[0], runs, "lr", "learning rate", "per step")
+    _schedule(below[1], runs, "beta", "weight of the KL", "beta")
+    _throughput(below[2], runs)
+    if compared:
+        _sample_quality(below[3], runs)
     for axes in part.axes:
         _mark_alarms(axes, runs)
         axes.set_xlim(left=0)
@@ -156,6 +161,14 @@ def _throughput(axes: "Axes", runs: Sequence[Curves]) -> None:
         _line(axes, run.images, _array(run.train["images_per_second"]), colour)
     peak = max((m for run in runs for m in run.train["memory_mib"] if m), default=math.nan)
     axes.set(title=f"throughput; peak memory {peak / 1024:.1f} GiB", ylabel="images/s")
+    axes.set_ylim(bottom=0)
+
+
+def _sample_quality(axes: "Axes", runs: Sequence[Curves]) -> None:
+    for run, colour in _coloured(runs):
+        axes.plot(run.fid_images, _array(run.fid), color=colour, marker="o", markersize=4)
+    names = sorted({run.fid_name for run in runs if run.fid_name})
+    axes.set(title=f"{' and '.join(names)} of samples", ylabel="distance")
     axes.set_ylim(bottom=0)
 
 
