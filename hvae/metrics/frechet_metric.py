@@ -15,6 +15,7 @@ class FrechetDistance(FeatureMetric):
     Memory does not grow with the number of images: mean and scatter of both kinds are kept, in
     float64 from the first sum on. Arguments as `FeatureMetric`.
 
+    >>> import torch
     >>> metric = FrechetDistance(dim=1)
     >>> metric.update(torch.tensor([[0.0], [2.0]]), real=True)
     >>> metric.update(torch.tensor([[3.0], [5.0]]), real=False)
@@ -54,5 +55,6 @@ class FrechetDistance(FeatureMetric):
         Raises:
             UserError: there are less than two images of a kind.
         """
-        fake, real = (Moments(m).statistics() for m in (self.fake_moments, self.real_moments))
+        fake = Moments(self.fake_moments).statistics("fake images")
+        real = Moments(self.real_moments).statistics("real images")
         return self.scalar(frechet_distance(fake, real))

@@ -137,13 +137,13 @@ class Moments:
             self.scatter.add_(other.scatter)
             self._join(other.count, other.mean)
 
-    def statistics(self) -> Statistics:
+    def statistics(self, what: str = "images") -> Statistics:
         """Returns mean and covariance of the rows so far.
 
         Raises:
-            UserError: there are less than two.
+            UserError: there are less than two; `what` names them.
         """
-        check_count(self.count, "images")
+        check_count(self.count, what)
         return Statistics(self.count, self.mean.clone(), self.scatter / (self.count - 1))
 
     def _join(self, count: int, mean: Tensor) -> None:

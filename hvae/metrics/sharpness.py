@@ -125,8 +125,8 @@ def radial_power(images: Tensor) -> Tensor:
     inside = ring < rings
     sums = power.new_zeros(len(images), rings)
     sums.index_add_(1, ring[inside], power.flatten(1)[:, inside])
-    means: Tensor = sums / ring[inside].bincount(minlength=rings)
-    return means[:, 1:]
+    means: Tensor = sums[:, 1:] / ring[inside].bincount(minlength=rings)[1:]
+    return means
 
 
 def mean_gradient(images: Tensor) -> Tensor:
