@@ -9,7 +9,6 @@ from torch import Tensor
 from hvae.errors import UserError
 from hvae.metrics.protocol import PROTOCOLS, resize, to_rgb
 
-
 # torch computes the filter in float32, Pillow in float64. Seen: 0.0023 at 256 px; an image that is
 # all noise reaches 0.007.
 GREY_LEVELS = 0.005
@@ -107,7 +106,9 @@ def test_at_its_own_resolution_an_image_is_unchanged(protocol: str) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("size", [1, 7, 40, 300])
 def test_an_image_does_not_depend_on_its_batch(protocol: str, size: int) -> None:
-    images = natural(3, size, size, num_images=5) if size > 1 else torch.full((5, 3, 1, 1), 9).byte()
+    images = (
+        natural(3, size, size, num_images=5) if size > 1 else torch.full((5, 3, 1, 1), 9).byte()
+    )
     together = resize(images, 64, protocol)
     alone = torch.cat([resize(image[None], 64, protocol) for image in images])
     assert torch.equal(together, alone)
