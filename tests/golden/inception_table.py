@@ -4,6 +4,7 @@ Nothing here is shared with `hvae.metrics.features.inception_network`: the table
 published key names, and the arithmetic is torch.nn.functional's and plain sums.
 """
 
+import functools
 import math
 import zlib
 from collections.abc import Iterator
@@ -131,10 +132,11 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return found | {"fc.weight": (1008, 2048), "fc.bias": (1008,)}
 
 
+@functools.cache
 def random_weights() -> dict[str, Tensor]:
     """Weights under the published names, each drawn under a seed of its own name.
 
-    Activations keep their size through the network, and no batch normalisation is trivial.
+    Shared by all who ask: not to be changed in place. Activations keep their size through the network, and no batch normalisation is trivial.
     """
     return {name: _random(name, shape) for name, shape in shapes().items()}
 

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -173,7 +172,7 @@ def test_other_networks_are_refused_by_key(
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkExtractor]:
+def clean(tmp_path_factory: pytest.TempPathFactory) -> NetworkExtractor:
     """The whole extractor, opened from a file of random weights of the real names and sizes."""
     folder = tmp_path_factory.mktemp("inception")
     path = folder / INCEPTION.name
@@ -182,7 +181,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkExtractor
         patch.setenv("XDG_CACHE_HOME", str(folder))
         opened = open_inception("clean", path, file=file)
     shutil.rmtree(folder)  # 200 MB
-    yield opened
+    return opened
 
 
 def images(count: int, size: int = 8) -> Tensor:
@@ -216,7 +215,7 @@ def test_the_input_is_scaled_as_the_protocol_has_it(
     extractor(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))
     (x,) = seen
     assert x.shape == (2, 3, 299, 299)
-    expected = torch.tensor([black, white]).view(2, 1, 1, 1).expand_as(x)
+    expected = torch.tensor([black, white], dtype=torch.float32).view(2, 1, 1, 1).expand_as(x)
     assert torch.allclose(x, expected, rtol=0, atol=1e-6)
     assert extractor.protocol == protocol
 
@@ -239,10 +238,7 @@ def test_features_are_the_same_bit_for_bit_in_every_batch_size(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [7, 64])
-def test_features_are_the_same_bit_for_bit_at_full_size(
-    clean: NetworkExtractor, batch: int
-) -> None:
-    x = images(40)
-    parts = [in_chunks(clean, x[i : i + batch], i) for i in range(0, 40, batch)]
-    assert torch.equal(torch.cat(parts), in_chunks(clean, x))
+def test_features_are_the_same_bit_for_bit_at_full_size(clean: NetworkExtractor) -> None:
+    small, x = dataclasses.replace(clean, chunk=4), images(8)
+    parts = [in_chunks(small, x[i : i + 3], i) for i in range(0, 8, 3)]
+    assert torch.equal(torch.cat(parts), in_chunks(small, x))
