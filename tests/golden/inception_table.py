@@ -136,7 +136,8 @@ def shapes() -> dict[str, tuple[int, ...]]:
 def random_weights() -> dict[str, Tensor]:
     """Weights under the published names, each drawn under a seed of its own name.
 
-    Shared by all who ask: not to be changed in place. Activations keep their size through the network, and no batch normalisation is trivial.
+    Activations keep their size through the network, and no batch normalisation is trivial. Shared
+    by all who ask: not to be changed in place.
     """
     return {name: _random(name, shape) for name, shape in shapes().items()}
 
