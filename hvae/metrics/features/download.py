@@ -35,9 +35,11 @@ def download(file: WeightsFile, progress: Progress | None = None) -> Path:
             _receive(file, stream, progress)
     except BlockingIOError:
         raise UserError(f"{target}: another process downloads it now; try again later") from None
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise UserError(f"{file.url}: cannot be downloaded: HTTP {error.code}") from None
     except urllib.error.URLError as error:
-        reason = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else error.reason
-        raise UserError(f"{file.url}: cannot be downloaded: {reason}") from None
+        raise UserError(f"{file.url}: cannot be downloaded: {error.reason}") from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(f"{file.url}: cannot be downloaded to {target}: {reason}") from None

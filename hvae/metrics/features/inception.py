@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from hvae.errors import UserError
 from hvae.files import locked, replacing
@@ -92,7 +92,7 @@ def open_inception(
 
 
 def load_weights(
-    network: InceptionNetwork,
+    network: nn.Module,
     file: WeightsFile = INCEPTION,
     weights: Path | None = None,
     *,
