@@ -371,3 +371,19 @@ def test_the_factor_is_kept_with_the_statistics(cli, place, monkeypatch):
     stored = load_file("kept.safetensors")
     product = stored["chol"] @ stored["chol"].T
     torch.testing.assert_close(product, stored["cov"])
+
+
+def test_eval_compares_samples_too(cli, fid, trained):
+    arguments = ("eval", trained[0], "--fid", "--fid-samples", "40", "--images", "20")
+    result = cli(*arguments, "--features", "little:Pooled", "--json")
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    assert record["num_images"] == 20
+    assert record["fid"]["results"] == fid(trained[0], "-n", "40")["results"]
+    shown = cli(*arguments, "--features", "little:Pooled").stdout
+    assert "FD-little:Pooled" in shown
+    assert "ELBO" in shown
+
+
+def test_eval_looks_for_the_network_first(refused, trained):
+    assert "nowhere" in refused("eval", trained[0], "--fid", features="nowhere:Pooled")

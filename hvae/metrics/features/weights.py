@@ -75,7 +75,7 @@ def missing(file: WeightsFile) -> UserError:
     """Returns the error of a file that was not found: where to get it and where to put it."""
     return UserError(
         f"{file.name} is missing: get it from {file.url} (sha256 {file.sha256}) and put it into "
-        f"{cache_folder()}, or ask for the download with --download"
+        f"{cache_folder()}, or let hvae fid fetch it with --download"
     )
 
 
