@@ -90,7 +90,7 @@ def _one_step(name: str, setting: str, batch: int) -> dict[str, float]:
     return {
         "idle_mib": before,
         "peak_mib": _most_resident(),
-        "objective": report.objective.item(),
+        "objective": report.objective,
         "parameters": sum(p.numel() for p in stepper.model.parameters()),
     }
 

@@ -14,14 +14,14 @@ def add_step(meter: Meter, report: StepReport, *, batch: int, seconds: float) ->
     if not math.isfinite(report.grad_norm):  # one bad step must not blank a whole row
         return
     meter.add(
-        objective=report.objective.item(),
-        nll=report.nll.item(),
-        kl_per_group=report.kl.tolist(),
+        objective=report.objective,
+        nll=report.nll,
+        kl_per_group=list(report.kl),
         grad_norm=report.grad_norm,
         clipped=float(report.grad_norm > report.clip_norm),
     )
     if report.spectral is not None:
-        meter.add(spectral=report.spectral.item())
+        meter.add(spectral=report.spectral)
 
 
 def train_row(meter: Meter, stepper: Stepper, report: StepReport) -> dict[str, Any]:

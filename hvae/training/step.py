@@ -15,7 +15,7 @@ from hvae.training.accumulate import backward_in_parts, parts_of
 from hvae.training.config import TrainConfig
 from hvae.training.distributed import World
 from hvae.training.ema import Ema
-from hvae.training.guard import Guard
+from hvae.training.guard import Guard, Verdict
 from hvae.training.locate import Place, locate
 from hvae.training.optim import (
     learning_rate,
@@ -28,12 +28,12 @@ from hvae.training.sharding import distribute, fill, part, whole
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did. Tensors are detached and still on the device."""
+    """What a step did, as means over the examples of all processes."""
 
-    objective: Tensor  # scalar, nats per dimension
-    nll: Tensor  # scalar, nats per example
-    kl: Tensor  # (L,), nats per example
-    spectral: Tensor | None  # scalar, sum of largest singular values, where it is penalised
+    objective: float  # nats per dimension
+    nll: float  # nats per example
+    kl: tuple[float, ...]  # nats per example, of each group
+    spectral: float | None  # sum of largest singular values, where it is penalised
     lr: float
     beta: float
     free_bits: float
@@ -93,19 +93,22 @@ class Stepper:
         beta, free_bits = self._objective_weights()
         spectral = None if self.spectral is None else self.spectral()
         elbo, loss = self._backward(_batch(x, cond), total, spectral)
-        value, grad_norm, clip_norm, skipped = self._update(lr, loss.detach())
+        nats = [self.world.mean(each.detach(), total) for each in (elbo.nll, elbo.kl)]
+        told = [loss.detach(), *nats, *([] if spectral is None else [spectral.detach()])]
+        (value, nll, *rest), norm, verdict = self._update(lr, told)
         self.guard.watch(value / math.log(2), warm=self.images > self.config.warmup_images)
+        groups = self.model.num_groups
         return StepReport(
-            objective=loss.detach(),
-            nll=self.world.mean(elbo.nll.detach(), total),
-            kl=self.world.mean(elbo.kl.detach(), total),
-            spectral=None if spectral is None else spectral.detach(),
+            objective=value,
+            nll=nll,
+            kl=tuple(rest[:groups]),
+            spectral=None if spectral is None else rest[groups],
             lr=lr,
             beta=beta,
             free_bits=free_bits,
-            grad_norm=grad_norm,
-            clip_norm=clip_norm,
-            skipped=skipped,
+            grad_norm=norm,
+            clip_norm=verdict.threshold,
+            skipped=verdict.skip,
         )
 
     def locate(self, x: Tensor, cond: Tensor | None = None, *, total: int | None = None) -> Place:
@@ -189,14 +192,22 @@ class Stepper:
             ramp = linear_ramp(self.images, warmup)
         return config.beta * ramp, nats
 
-    def _update(self, lr: float, loss: Tensor) -> tuple[float, float, float, bool]:
-        """Takes the step unless the guard refuses; returns loss, norm, threshold and refusal."""
+    def _update(self, lr: float, told: list[Tensor]) -> tuple[list[float], float, Verdict]:
+        """Takes the step unless the guard refuses.
+
+        Args:
+            lr: learning rate.
+            told: the objective, and what else a report wants to know, scalars or vectors.
+
+        Returns:
+            The numbers of `told`, the norm of the gradient, and the verdict on it.
+        """
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         gradients = [cast(Tensor, p.grad) for p in parameters]
         total = whole(torch.nn.utils.get_total_norm(gradients))
-        numbers = self.world.same(torch.stack([loss, total.to(loss.dtype)]))
-        value, norm = numbers.tolist()  # one wait for the device
-        if not math.isfinite(value):
+        flat = torch.cat([value.reshape(-1).to(told[0].dtype) for value in (total, *told)])
+        norm, *numbers = self.world.same(flat).tolist()  # one wait for the device
+        if not math.isfinite(numbers[0]):
             norm = math.nan  # it may have a finite gradient, which means nothing
         verdict = self.guard.judge(norm)
         if verdict.scale is not None:
@@ -207,7 +218,7 @@ class Stepper:
             self.optimizer.step()
             self.ema.update(self.model)
         self.optimizer.zero_grad()
-        return value, norm, verdict.threshold, verdict.skip
+        return numbers, norm, verdict
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Returns the tensors of a checkpoint, by file."""

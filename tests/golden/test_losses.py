@@ -66,9 +66,9 @@ def losses(name: str) -> Iterator[dict[str, float]]:
     for batch, _ in zip(Loader(source, batch=BATCH, seed=0).batches(0), range(STEPS), strict=False):
         report = stepper.step(batch.images)
         yield {
-            "objective": report.objective.item(),
-            "nll": report.nll.item() / stepper.model.num_dims,
-            "kl": report.kl.sum().item() / stepper.model.num_dims,
+            "objective": report.objective,
+            "nll": report.nll / stepper.model.num_dims,
+            "kl": sum(report.kl) / stepper.model.num_dims,
         }
 
 
