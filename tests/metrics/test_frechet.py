@@ -129,6 +129,14 @@ def test_few_images_in_many_dimensions_agree_with_the_same_in_few(
     assert wide == pytest.approx(by_scipy(fake, real), rel=1e-9)
 
 
+@pytest.mark.parametrize("block", [1, 5, 24, 100])
+def test_blocks_do_not_matter(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, real = features(100, 24, 1, shift=0.3), features(150, 24, 2)
+    value = from_statistics(fake, real)
+    monkeypatch.setattr("hvae.metrics.frechet._BLOCK", block)
+    assert from_statistics(fake, real) == pytest.approx(value, rel=1e-11)
+
+
 @BOTH
 @pytest.mark.parametrize("count", [30, 200])
 def test_equal_sets_are_at_distance_zero(distance: Distance, count: int) -> None:
