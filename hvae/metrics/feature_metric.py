@@ -127,17 +127,17 @@ class CollectingMetric(FeatureMetric):
         blocks.append(self.extract(x, first=sum(len(block) for block in blocks)))
 
     def all_features(self, *, real: bool) -> Tensor:
-        """Returns the features of one kind, (N, dim)."""
+        """Returns the features of one kind, (N, dim) float64."""
         held = self.real_features if real else self.fake_features
-        # Gathered from several ranks they are one tensor.
-        return torch.cat([self._none(), *held]) if isinstance(held, list) else held
+        # Gathered from several ranks they are one tensor already.
+        return self._joined(held) if isinstance(held, list) else held
 
-    def _none(self) -> Tensor:
-        return torch.empty(0, self.dim, device=self.state_device)
+    def _joined(self, blocks: list[Tensor]) -> Tensor:
+        none = torch.empty(0, self.dim, dtype=torch.float64, device=self.state_device)
+        return torch.cat([none, *blocks])
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         """Gathers over ranks, whose tensors must have one dtype, also where a rank saw nothing."""
         for name in self._defaults:
-            blocks = [block.double() for block in getattr(self, name)]
-            setattr(self, name, [torch.cat([self._none().double(), *blocks])])
+            setattr(self, name, [self._joined(getattr(self, name))])
         super()._sync_dist(*args, **kwargs)

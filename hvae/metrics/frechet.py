@@ -20,6 +20,7 @@ from hvae.metrics.moments import Statistics, cholesky_factor, statistics
 
 # Rounding makes eigenvalues of about -1e-15 of the largest; this is far beyond.
 _MOST_NEGATIVE = 1e-6
+_BLOCK = 256
 
 
 def frechet_distance(fake: Statistics, real: Statistics) -> float:
@@ -90,8 +91,21 @@ def _root_trace(factor_a: Tensor, factor_b: Tensor) -> Tensor:
 
 
 def _root_trace_of_product(factor_a: Tensor, cov_b: Tensor) -> Tensor:
-    """The same from a factor and a covariance, in half the time: accurate at full rank."""
-    return _roots(torch.linalg.eigvalsh(factor_a.T @ cov_b @ factor_a)).sum()
+    """The same from a triangular factor and a covariance, in a third of the time at full rank."""
+    return _roots(torch.linalg.eigvalsh(_congruent(factor_a, cov_b))).sum()
+
+
+def _congruent(lower: Tensor, symmetric: Tensor) -> Tensor:
+    """The lower triangle of L^T S L (d, d), block by block of columns.
+
+    What L has above its diagonal is left out of every product, which is then a third of the work.
+    """
+    product = torch.zeros_like(symmetric)
+    for start in range(0, len(lower), _BLOCK):
+        columns = slice(start, start + _BLOCK)
+        corner, block = lower[start:, start:], lower[start:, columns]
+        product[start:, columns] = corner.T @ (symmetric[start:, start:] @ block)
+    return product
 
 
 def _roots(eigenvalues: Tensor) -> Tensor:

@@ -85,13 +85,10 @@ def test_it_agrees_with_scipy_and_torchmetrics(
 
 
 @pytest.mark.slow
-@BOTH
 @pytest.mark.parametrize(("dim", "count"), [(768, 1600), (2048, 6000)])
-def test_it_agrees_with_others_at_the_width_of_real_extractors(
-    distance: Distance, dim: int, count: int
-) -> None:
+def test_it_agrees_with_others_at_the_width_of_real_extractors(dim: int, count: int) -> None:
     fake, real = features(count, dim, 1, shift=0.05), features(count + 7, dim, 2)
-    value = distance(fake, real)
+    value = frechet_from_features(fake, real)
     assert value == pytest.approx(by_torchmetrics(fake, real), rel=1e-9)
     assert value == pytest.approx(by_scipy(fake, real), rel=1e-9)
 
@@ -127,6 +124,14 @@ def test_few_images_in_many_dimensions_agree_with_the_same_in_few(
     wide = frechet_from_features(fake @ turn, real @ turn)
     assert wide == pytest.approx(by_torchmetrics(fake, real), rel=1e-9)
     assert wide == pytest.approx(by_scipy(fake, real), rel=1e-9)
+
+
+@pytest.mark.parametrize("block", [1, 5, 24, 100])
+def test_blocks_do_not_matter(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, real = features(100, 24, 1, shift=0.3), features(150, 24, 2)
+    value = from_statistics(fake, real)
+    monkeypatch.setattr("hvae.metrics.frechet._BLOCK", block)
+    assert from_statistics(fake, real) == pytest.approx(value, rel=1e-11)
 
 
 @BOTH
