@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 import hvae
 from hvae import checkpoint
-from hvae.training import Config, fit
-from hvae.training import run as running
+from hvae.training import Config, assessment, fit
 from hvae.training.best import Best, Score
+from hvae.training.recovery import Diverged
+from hvae.training.step import Stepper
 
 Tiny = Callable[..., Config]
 
@@ -50,7 +51,7 @@ def names(run: Path) -> set[str]:
 
 def plan(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Gives the evaluations on the way these ELBOs in bits/dim."""
-    evaluate, left = running.evaluate, list(scores)
+    evaluate, left = assessment.evaluate, list(scores)
 
     def planned(*args: object, **options: object) -> object:
         score, row = evaluate(*args, **options)
@@ -58,7 +59,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
             object.__setattr__(score, "elbo_bits_per_dim", left.pop(0))
         return score, row
 
-    monkeypatch.setattr(running, "evaluate", planned)
+    monkeypatch.setattr(assessment, "evaluate", planned)
 
 
 EVERY = (
@@ -115,16 +116,16 @@ def test_a_run_that_goes_back_has_the_best_of_then(
 ) -> None:
     """Step 2 is the best until step 4; the run diverges in step 5 and goes back to step 3."""
     plan(monkeypatch, [9.0, 7.0, 8.0, 6.0, 8.0, 8.0, 8.0, 8.0])
-    take = running.Stepper.step
+    take = Stepper.step
 
-    def step(self: running.Stepper, x: torch.Tensor, **given: int) -> object:
+    def step(self: Stepper, x: torch.Tensor, **given: int) -> object:
         report = take(self, x, **given)
         if self.steps == 5 and self.guard.rollbacks == 0:
             assert (tmp_path / "tiny" / "best").read_text() == "step-4\n"
-            raise running.Diverged("planted")
+            raise Diverged("planted")
         return report
 
-    monkeypatch.setattr(running.Stepper, "step", step)
+    monkeypatch.setattr(Stepper, "step", step)
     settings = (*EVERY, "train.keep_last=1", "train.guard.max_above_uniform=null")
     result = fit(tiny(*settings))
     assert (result.rollbacks, math.isfinite(result.bits_per_dim or math.nan)) == (1, True)
