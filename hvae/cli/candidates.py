@@ -39,7 +39,7 @@ class Made:
         """What a record says of it."""
         made = {"seed": self.seed, "reconstructions": self.reconstructions}
         if self.reconstructions:
-            return made
+            return {**made, "posterior": "sample"}
         return {**made, "output": self.output, "cond": self.cond, "guidance": self.guidance}
 
 
