@@ -1,8 +1,6 @@
 """The top-down network: one ladder that serves posterior, prior, given and partial latents."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,90 +9,14 @@ from hvae import ops
 from hvae.distributions.gaussian import log_density_ratio
 from hvae.models.config import ModelConfig
 from hvae.models.encoder import attention_at, bottleneck, residual_block, residual_scale
+from hvae.models.ladder import Draw, Guidance, Ladder, Outcome
 from hvae.models.latent import LatentForm
 from hvae.models.layout import Layout
 from hvae.models.recompute import Level, recomputed, runs
+from hvae.models.refiner import Refiner
 from hvae.nn.block import ACTIVATIONS, Bottleneck
 from hvae.nn.conv import conv, in_fp32, zero_conv
 from hvae.nn.resample import fit_channels, unpatchify, upsample
-
-
-class Guidance(NamedTuple):
-    """Weights of the conditional prior: 0 is the unconditional one, 1 the conditional one.
-
-    name  meaning
-    mean  of the means
-    std   of the logarithms of the standard deviations
-    """
-
-    mean: float
-    std: float
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Where the latent of one group comes from: given `z`, else posterior, else prior.
-
-    name         meaning
-    rng, stream  noise of the group, see `hvae.ops.philox`
-    feature      (N, width, *S) activated encoder features; without them the prior is drawn from
-    z            (N, Z, *S) a latent that is given
-    eps          (N, Z, *S) noise instead of the generated one
-    temperature  scale of the prior's standard deviation
-    cond         (N, E, *S or *1) embedded condition, of a conditional model
-    guidance     weights of a prior draw; then the second half of the N rows is the first half
-                 without its condition, and both take one latent
-    """
-
-    rng: Tensor
-    stream: int
-    feature: Tensor | None = None
-    z: Tensor | None = None
-    eps: Tensor | None = None
-    temperature: float = 1.0
-    cond: Tensor | None = None
-    guidance: Guidance | None = None
-
-
-class Outcome(NamedTuple):
-    """What one group leaves.
-
-    name       meaning
-    x          (N, width, *S) the next state
-    z          (N, Z, *S) the latent
-    kl         (N,) KL(q || p) in nats, if it was drawn from the posterior
-    log_ratio  (N,) ln p(z) - ln q(z), if it was asked for
-    """
-
-    x: Tensor
-    z: Tensor
-    kl: Tensor | None
-    log_ratio: Tensor | None
-
-
-@dataclass
-class Ladder:
-    """What a pass down the ladder leaves, per group from coarse to fine.
-
-    name        meaning
-    latents     (N, Z, *S), of every group
-    kl          (N,) KL(q || p) in nats, of groups drawn from the posterior
-    log_ratios  (N,) ln p(z) - ln q(z) at the draw, float64, when asked for
-    state       (N, width, *S) what the head reads
-    """
-
-    latents: list[Tensor] = field(default_factory=list)
-    kl: list[Tensor] = field(default_factory=list)
-    log_ratios: list[Tensor] = field(default_factory=list)
-    state: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def add(self, outcome: Outcome) -> None:
-        """Takes in what the next group left."""
-        self.latents.append(outcome.z)
-        if outcome.kl is not None:
-            self.kl.append(outcome.kl)
-        if outcome.log_ratio is not None:
-            self.log_ratios.append(outcome.log_ratio)
 
 
 class DecoderBlock(nn.Module):
@@ -148,6 +70,8 @@ class DecoderBlock(nn.Module):
 
         Pure, so that it can be run again; FSDP also hands over copies of the arguments.
         """
+        if draw.inject is not None:
+            x = x + draw.inject(x)
         if self.cond_proj is not None and draw.cond is not None:
             x = x + in_fp32(self.cond_proj, draw.cond)
         activated = self.posterior.activation(x)
@@ -191,6 +115,12 @@ class DecoderBlock(nn.Module):
             std=std, floor=floor,
         )  # fmt: skip
         return z if draw.guidance is None else torch.cat([z, z])
+
+
+def _null_first(both: Tensor) -> tuple[Tensor, Tensor]:
+    """The unconditional half of a guided batch, and the conditional one."""
+    state, null = both.chunk(2)
+    return null, state
 
 
 class LearnedPrior(nn.Module):
@@ -260,6 +190,7 @@ class Decoder(nn.Module):
         log_ratios: bool = False,
         cond: Mapping[int, Tensor] | None = None,
         guidance: Guidance | None = None,
+        refiner: Refiner | None = None,
     ) -> Ladder:
         """Runs down the ladder.
 
@@ -274,6 +205,7 @@ class Decoder(nn.Module):
             cond: embedded conditions by resolution, of a conditional model.
             guidance: weights of prior draws. The second half of the batch is then the first half
                 without its condition; given latents have both halves, the result has one.
+            refiner: corrects the state before each group that is drawn from the prior.
         """
         result = Ladder()
         if features is not None:
@@ -281,6 +213,7 @@ class Decoder(nn.Module):
 
         def draw_of(group: int) -> Draw:
             resolution = self.layout.decoder[group].resolution
+            from_prior = features is None and group >= len(latents)
             return Draw(
                 rng=rng,
                 stream=group,
@@ -290,6 +223,7 @@ class Decoder(nn.Module):
                 temperature=temperature if isinstance(temperature, float) else temperature[group],
                 cond=None if cond is None else cond[resolution],
                 guidance=guidance,
+                inject=refiner.injector(group) if refiner and from_prior else None,
             )
 
         states: dict[int, Tensor] = {}
@@ -308,12 +242,13 @@ class Decoder(nn.Module):
             for outcome in outcomes:
                 result.add(outcome)
             states[first.resolution] = outcomes[-1].x
-        state = states[self.finest]
         if guidance is not None:
             # Mixtures are not extrapolated: beyond 1 the conditional state stays what is decoded.
-            state, null = state.chunk(2)
-            state = torch.lerp(null, state, min(guidance.mean, 1.0))
-        result.state = state
+            weight = min(guidance.mean, 1.0)
+            states = {r: torch.lerp(*_null_first(both), weight) for r, both in states.items()}
+        result.state = states[self.finest]
+        if refiner is not None:
+            result.states = states
         return result
 
     def head(self, state: Tensor) -> Tensor:

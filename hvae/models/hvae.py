@@ -11,18 +11,24 @@ from hvae.distributions import Distribution, make_likelihood
 from hvae.errors import UserError
 from hvae.models.condition import Condition, Conditioner, condition_of
 from hvae.models.config import ModelConfig
-from hvae.models.decoder import Decoder, Guidance, Ladder
+from hvae.models.decoder import Decoder
 from hvae.models.encoder import Encoder
+from hvae.models.ladder import Ladder
 from hvae.models.layout import Layout
 from hvae.models.recompute import Recompute, recomputed
+from hvae.models.refiner import Refiner
+from hvae.models.sampling import (
+    CHUNK,
+    Request,
+    draw,
+    guidance_of,
+    latents_of,
+    temperatures_of,
+)
 from hvae.nn import regional
 from hvae.nn.block import Bottleneck
 from hvae.nn.conv import CONVS
 from hvae.ops.philox import derive_seed, make_rng
-
-# Sampling runs the network on chunks of this many samples, aligned to their global index and
-# padded: convolutions differ in the last bit between batch sizes, and sample i must not.
-CHUNK = 16
 
 _NO_CONDITION = "this model takes no condition; leave cond out"
 
@@ -73,6 +79,7 @@ class HVAE(nn.Module):
         if config.init == "lecun":
             _widen_weights(self)
         self._head_bands = 0
+        self.refine_with(None)
         conditional = config.condition.kind != "none"
         self.condition = Conditioner(config, layout) if conditional else None
         if len(config.size) == 2:
@@ -196,6 +203,7 @@ class HVAE(nn.Module):
         seed: int = 0,
         first_index: int = 0,
         latents: Sequence[Tensor] | None = None,
+        refined: bool | None = None,
     ) -> Tensor:
         """Returns samples `first_index` to `first_index + n - 1` of a seed, uint8 (n, C, *S).
 
@@ -212,45 +220,28 @@ class HVAE(nn.Module):
             seed: of the latents and the output draw.
             first_index: global index of the first sample.
             latents: a prefix (n, Z, *S) each, coarse to fine, to use instead of drawing.
+            refined: through the refiner, whose images have no draw from the likelihood in them,
+                whatever `output`. None: if there is one.
 
         Raises:
             UserError: on an unknown `output`, a negative count, latents or conditions of other
-                shapes, or guidance without a condition.
+                shapes, guidance without a condition, or `refined` without a refiner.
         """
         if output not in ("sample", "mean"):
             raise UserError(f'output: wanted "sample" or "mean", got {output!r}')
         if n < 0 or first_index < 0:
             raise UserError(f"wanted n and first_index of at least 0, got {n} and {first_index}")
-        latents = self._check_latents(latents or (), n)
         rows = self._told(cond, n)
-        weights = self._guidance(guidance, rows)
-        if weights == (0.0, 0.0):
-            rows = None
-        guided = None if weights in ((0.0, 0.0), (1.0, 1.0)) else weights
-        seed = derive_seed(seed, "sample")
-        temperature = self._temperatures(temperature)
-        chunk = self.chunk
-        start = first_index - first_index % chunk
-        chunks = [torch.empty(0, *self.shape, dtype=torch.uint8, device=self.device)]
-        for base in range(start, first_index + n, chunk):
-            rng = make_rng(seed, base, self.device)
-            given = [_rows(z, base - first_index, chunk) for z in latents]
-            told = None if rows is None else _rows(rows, base - first_index, chunk)
-            maps = self._maps(told, chunk)
-            if guided is not None:
-                maps = _beside(maps, self._maps(None, chunk))
-                given = [torch.cat([z, z]) for z in given]
-            ladder = self.decoder(
-                chunk if guided is None else 2 * chunk,
-                rng,
-                latents=given,
-                temperature=temperature,
-                cond=maps,
-                guidance=guided,
-            )
-            images = self.likelihood(self.decoder.head(ladder.state))
-            chunks.append(images.mean_image() if output == "mean" else images.sample(rng))
-        return torch.cat(chunks)[first_index - start :][:n]
+        request = Request(
+            temperature=temperatures_of(temperature, self.num_groups),
+            output=output,
+            rows=rows,
+            guidance=guidance_of(guidance, rows),
+            latents=latents_of(latents or (), n, self.latent_shapes),
+            seed=derive_seed(seed, "sample"),
+            refiner=self._refiner_for(refined),
+        )
+        return draw(self, n, first_index, request)
 
     def encode(
         self,
@@ -303,15 +294,73 @@ class HVAE(nn.Module):
         Raises:
             UserError: if there are no latents, too many, or their shapes do not fit.
         """
+        ladder = self._decoded(latents, cond, temperature, seed, None)
+        return self.likelihood(self.decoder.head(ladder.state))
+
+    def decode_image(
+        self,
+        latents: Sequence[Tensor],
+        cond: Condition | None = None,
+        *,
+        temperature: float | Sequence[float] = 0.0,
+        seed: int = 0,
+        refined: bool | None = None,
+    ) -> Tensor:
+        """Returns the image of latents, uint8 (N, C, *S): the mean of the likelihood, or refined.
+
+        Args:
+            latents, cond, temperature, seed: as `decode`.
+            refined: through the refiner. None: if there is one.
+
+        Raises:
+            UserError: as `decode`, or on `refined` without a refiner.
+        """
+        refiner = self._refiner_for(refined)
+        ladder = self._decoded(latents, cond, temperature, seed, refiner)
+        return self.image(ladder, refiner).round().to(torch.uint8)
+
+    def image(self, ladder: Ladder, refiner: Refiner | None = None) -> Tensor:
+        """Returns the image of a pass down the ladder in units 0..255, floating (N, C, *S).
+
+        Differentiable. With a refiner, the pass must have had it too.
+        """
+        mean = self.likelihood(self.decoder.head(ladder.state)).mean()
+        return mean if refiner is None else refiner.image(mean, ladder.states)
+
+    def refine_with(self, refiner: Refiner | None) -> None:
+        """Has images refined by default; None takes the refiner away.
+
+        It does not become a part of the model: neither its state nor its likelihood changes.
+        """
+        self.__dict__["refiner"] = refiner
+
+    def _refiner_for(self, refined: bool | None) -> Refiner | None:
+        refiner: Refiner | None = self.__dict__["refiner"]
+        if refined and refiner is None:
+            raise UserError("refined: this model has no refiner; run hvae refine first")
+        return None if refined is False else refiner
+
+    def _decoded(
+        self,
+        latents: Sequence[Tensor],
+        cond: Condition | None,
+        temperature: float | Sequence[float],
+        seed: int,
+        refiner: Refiner | None,
+    ) -> Ladder:
         if not latents:
             raise UserError("decode wants at least one latent; use sample() to draw all of them")
-        latents = self._check_latents(latents, len(latents[0]))
-        rng = make_rng(derive_seed(seed, "decode"), 0, self.device)
-        temperature = self._temperatures(temperature)
         n = len(latents[0])
-        maps = self._maps(self._told(cond, n), n)
-        ladder = self.decoder(n, rng, latents=latents, temperature=temperature, cond=maps)
-        return self.likelihood(self.decoder.head(ladder.state))
+        latents = latents_of(latents, n, self.latent_shapes)
+        ladder: Ladder = self.decoder(
+            n,
+            make_rng(derive_seed(seed, "decode"), 0, self.device),
+            latents=latents,
+            temperature=temperatures_of(temperature, self.num_groups),
+            cond=self.maps(self._told(cond, n), n),
+            refiner=refiner,
+        )
+        return ladder
 
     @property
     def chunk(self) -> int:
@@ -351,7 +400,7 @@ class HVAE(nn.Module):
             features=features,
             eps=eps,
             log_ratios=log_ratios,
-            cond=self._maps(cond, len(x), rng if drop else None),
+            cond=self.maps(cond, len(x), rng if drop else None),
         )
         return ladder
 
@@ -375,7 +424,7 @@ class HVAE(nn.Module):
             raise UserError(_NO_CONDITION)
         return self.condition.rows(cond, n, self.device)
 
-    def _maps(
+    def maps(
         self, cond: Tensor | None, n: int, drop: Tensor | None = None
     ) -> dict[int, Tensor] | None:
         """The embedded conditions of n examples by resolution; None for an unconditional model."""
@@ -385,50 +434,6 @@ class HVAE(nn.Module):
             return None
         maps: dict[int, Tensor] = self.condition(cond, n, drop)
         return maps
-
-    def _guidance(self, guidance: float | tuple[float, float], rows: Tensor | None) -> Guidance:
-        pair = (guidance, guidance) if isinstance(guidance, int | float) else guidance
-        weights = Guidance(*(float(w) for w in pair))
-        if not all(math.isfinite(w) and w >= 0 for w in weights):
-            raise UserError(f"guidance: wanted weights of at least 0, got {guidance}")
-        if weights != (1.0, 1.0) and rows is None:
-            raise UserError("guidance needs a condition to go toward; give cond")
-        return weights
-
-    def _temperatures(self, temperature: float | Sequence[float]) -> list[float]:
-        if isinstance(temperature, (int, float)):
-            return [float(temperature)] * self.num_groups
-        if len(temperature) != self.num_groups:
-            raise UserError(
-                f"temperature: wanted one number or {self.num_groups}, got {len(temperature)}"
-            )
-        return [float(t) for t in temperature]
-
-    def _check_latents(self, latents: Sequence[Tensor], n: int) -> list[Tensor]:
-        wanted = self.latent_shapes
-        if len(latents) > len(wanted):
-            raise UserError(f"wanted at most {len(wanted)} latents, got {len(latents)}")
-        for group, z in enumerate(latents):
-            if tuple(z.shape) != (n, *wanted[group]):
-                raise UserError(
-                    f"latent {group}: wanted {(n, *wanted[group])}, got {tuple(z.shape)}"
-                )
-        return list(latents)
-
-
-def _rows(z: Tensor, start: int, count: int) -> Tensor:
-    """Returns rows `start` to `start + count` of z; rows it does not have are zero."""
-    rows = z.new_zeros(count, *z.shape[1:])
-    low, high = max(0, start), min(len(z), start + count)
-    rows[low - start : high - start] = z[low:high]
-    return rows
-
-
-def _beside(maps: dict[int, Tensor] | None, nulls: dict[int, Tensor] | None) -> dict[int, Tensor]:
-    """Embedded conditions followed by those of as many examples without one."""
-    assert maps is not None
-    assert nulls is not None
-    return {r: torch.cat([m, nulls[r].expand(-1, -1, *m.shape[2:])]) for r, m in maps.items()}
 
 
 @torch.no_grad()

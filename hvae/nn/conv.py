@@ -1,13 +1,15 @@
 """Convolutions of one, two or three spatial dimensions behind one name."""
 
 from collections.abc import Sequence
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Conv: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+Border: TypeAlias = Literal["zeros", "replicate"]
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVS: dict[int, type[Conv]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -23,9 +25,16 @@ def in_fp32(layer: nn.Module, x: Tensor) -> Tensor:
         return cast(Tensor, layer(x if x.dtype == torch.float64 else x.float()))
 
 
-def conv(ndim: int, in_channels: int, out_channels: int, kernel: int = 1) -> Conv:
-    """Returns a convolution that keeps the size (odd `kernel`), with default weights, zero bias."""
-    layer = _CONVS[ndim](in_channels, out_channels, kernel, padding=kernel // 2)
+def conv(
+    ndim: int, in_channels: int, out_channels: int, kernel: int = 1, *, border: Border = "zeros"
+) -> Conv:
+    """Returns a convolution that keeps the size (odd `kernel`), with default weights, zero bias.
+
+    What lies beyond the `border` is "zeros", or the nearest value ("replicate").
+    """
+    layer = _CONVS[ndim](
+        in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=border
+    )
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer

@@ -11,7 +11,7 @@ from hvae.errors import UserError
 from hvae.losses import objective
 from hvae.models import HVAE, ModelConfig
 from hvae.models.condition import low_resolution, masked, random_mask, slug
-from hvae.models.hvae import CHUNK
+from hvae.models.sampling import CHUNK
 from tests.models.conftest import SMALL
 
 CLOTHES = ("T-shirt/top", "trouser", "ankle boot")

@@ -6,7 +6,7 @@ import torch
 from hvae import ops
 from hvae.errors import UserError
 from hvae.models import HVAE, ModelConfig
-from hvae.models.hvae import CHUNK
+from hvae.models.sampling import CHUNK
 from hvae.ops.philox import derive_seed
 
 

@@ -1,0 +1,92 @@
+"""The discriminator: one logit an image, alone with it, and twice differentiable."""
+
+import doctest
+
+import pytest
+import torch
+
+from hvae.errors import UserError
+from hvae.losses.adversarial import gradient_penalty
+from hvae.models import ModelConfig
+from hvae.models import discriminator as module
+from hvae.models.discriminator import Discriminator, DiscriminatorConfig
+
+SIZES = {1: (32,), 2: (16, 24), 3: (8, 8, 8)}
+
+
+def make(ndim=2, patch=1, size=None, **settings):
+    torch.manual_seed(0)
+    finest = min(size or SIZES[ndim]) // patch
+    config = ModelConfig(
+        size=size or SIZES[ndim], channels=2, patch=patch, encoder=f"{finest}x1",
+        decoder=f"{finest}x1", width=8,
+    )  # fmt: skip
+    return Discriminator(DiscriminatorConfig(**settings), config)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+@pytest.mark.parametrize("scales", [1, 2])
+def test_one_logit_an_image(ndim, scales):
+    network = make(ndim, scales=scales)
+    x = torch.randn(3, 2, *SIZES[ndim])
+    logits, features = network.judge(x)
+    assert logits.shape == (3,)
+    assert logits.dtype == torch.float32
+    assert torch.equal(network(x), logits)
+    assert len(features) >= scales
+    assert all(maps.shape[0] == 3 for maps in features)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_an_image_is_judged_by_itself(patch):
+    network = make(patch=patch)
+    x = torch.randn(4, 2, 16, 24)
+    alone = torch.cat([network(row[None]) for row in x])
+    torch.testing.assert_close(network(x), alone)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_the_penalty_reaches_every_weight(ndim):
+    network = make(ndim, scales=2)
+    x = torch.randn(3, 2, *SIZES[ndim], requires_grad=True)
+    gradient_penalty(x, network(x)).backward()
+    without = [
+        name for name, weight in network.named_parameters()
+        if weight.grad is None or not weight.grad.any()
+    ]  # fmt: skip
+    # The last bias moves all logits alike, and no gradient in the image.
+    assert {name.rpartition("logit.")[2] for name in without} <= {"bias"}
+
+
+def test_the_second_derivative_is_that_of_finite_differences():
+    network = make(size=(8, 8), scales=2, blocks=1).double()
+    x = torch.randn(2, 2, 8, 8, dtype=torch.float64)
+    names = ["scales.0.encoder.in_conv.weight", "scales.1.logit.weight"]
+    weights = [network.get_parameter(name).detach().clone().requires_grad_() for name in names]
+
+    def penalty(*values):
+        images = x.clone().requires_grad_()
+        state = dict(zip(names, values, strict=True))
+        return gradient_penalty(images, torch.func.functional_call(network, state, (images,)))
+
+    assert torch.autograd.gradcheck(penalty, weights)
+
+
+def test_logits_are_float32_under_autocast():
+    network = make()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.randn(2, 2, 16, 24)).dtype == torch.float32
+
+
+def test_sides_that_do_not_halve_end_the_ladder():
+    network = make(size=(28, 28))
+    assert network(torch.randn(1, 2, 28, 28)).shape == (1,)
+
+
+def test_scales_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match="divide by 4"):
+        make(size=(14, 14), scales=3)
+
+
+def test_examples():
+    assert doctest.testmod(module).failed == 0
