@@ -1,0 +1,280 @@
+"""One step of a refiner and its discriminator on a frozen model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hvae.losses.adversarial import (
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+    gradient_penalty,
+    lecam,
+    low_pass,
+)
+from hvae.losses.schedule import cosine_decay
+from hvae.models import HVAE
+from hvae.models.discriminator import Discriminator
+from hvae.models.refiner import Refiner
+from hvae.ops.philox import DEQUANTISATION_STREAM, derive_seed, make_rng, philox_uniform
+from hvae.training.ema import Ema
+from hvae.training.optim import load_optimizer_tensors, optimizer_tensors
+from hvae.training.recovery import Diverged
+from hvae.training.refine_config import RefineConfig
+
+MOST_NONFINITE = 10  # steps in a row
+_AVERAGING = 0.99  # of the logits that `lecam` holds on to
+
+
+@dataclass(frozen=True)
+class RefineReport:
+    """What a step did; losses before their weights."""
+
+    discriminator: float
+    margin: float  # mean of D(x) - D(x~): far above 2 the discriminator wins, near 0 it is blind
+    penalty_real: float  # E |grad D|^2 at real images, 0 where this step had none
+    penalty_fake: float
+    adversarial: float
+    l1: float
+    features: float
+    lowpass: float
+    grad_norm: float  # of the refiner
+    grad_norm_discriminator: float
+    lr: float
+    gamma: float
+    skipped: bool  # something was not finite
+
+
+class RefineStepper:
+    """Refiner, discriminator, their optimisers and the refiner's average, one batch at a time.
+
+    The model is frozen: no gradient reaches it, and nothing here writes to it. Noise is keyed by
+    the place of an image in the stage, so that a step depends on what is saved here and on its
+    batch alone.
+
+    Args:
+        model: the trained model, in evaluation mode.
+        config: of the stage.
+        seed: of initial weights and noise.
+    """
+
+    def __init__(self, model: HVAE, config: RefineConfig, seed: int) -> None:
+        self.model = model.requires_grad_(False)
+        self.config = config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "refine weights"))
+            self.refiner = Refiner(config.refiner, model.config).to(model.device)
+            self.discriminator = Discriminator(config.discriminator, model.config).to(model.device)
+        self.ema = Ema(self.refiner, config.ema)
+        self.optimizers = {
+            "refiner": _adam(self.refiner, config.lr),
+            "discriminator": _adam(self.discriminator, config.lr),
+        }
+        self.noise_seed = derive_seed(seed, "refine")
+        self.averages = torch.zeros(2, device=model.device)  # of logits: real, fake
+        self.steps = self.images = self.nonfinite_in_row = 0
+
+    def step(self, x: Tensor, cond: Tensor | None = None) -> RefineReport:
+        """Takes a step of the discriminator and one of the refiner.
+
+        Args:
+            x: uint8 (N, C, *S), N at least 2. The first half is reconstructed, as many samples as
+                the rest stand against the rest.
+            cond: (N, ...) conditions, of a conditional model.
+
+        Raises:
+            Diverged: after ten steps in a row that were not finite.
+        """
+        if len(x) < 2:
+            raise ValueError(f"wanted at least 2 images a step, got {len(x)}")
+        first, config = self.images, self.config
+        self.steps += 1
+        self.images += len(x)
+        lr = config.lr * cosine_decay(self.images, config.images, config.lr_final)
+        gamma = config.gamma_at(min(self.model.shape[1:]))
+        gamma *= cosine_decay(self.images, config.images // 2, config.gamma_final)
+        real = self._real(x, first)
+        fake, unrefined = self._fake(x, cond, first)
+        told_d, finite_d, norm_d = self._judge(real, fake.detach(), gamma, lr)
+        told_g, finite_g, norm_g = self._refine(real, fake, unrefined, lr)
+        self._count(finite_d and finite_g)
+        return RefineReport(
+            **told_d,
+            **told_g,
+            grad_norm=norm_g,
+            grad_norm_discriminator=norm_d,
+            lr=lr,
+            gamma=gamma,
+            skipped=not (finite_d and finite_g),
+        )
+
+    def _real(self, x: Tensor, first: int) -> Tensor:
+        """Images in [-1, 1], spread over their levels, whose grid would give fakes away."""
+        per_image = x[0].numel()
+        rng = make_rng(self.noise_seed, first, x.device)
+        spread = philox_uniform(rng, DEQUANTISATION_STREAM, (per_image + 3) // 4, len(x))
+        spread = spread.flatten(1)[:, :per_image].view(x.shape) - 0.5
+        return (x.float() + spread) / 127.5 - 1
+
+    def _fake(self, x: Tensor, cond: Tensor | None, first: int) -> tuple[Tensor, Tensor]:
+        """Reconstructions of the first half and samples for the other, in [-1, 1].
+
+        Also what they were before the output was refined, without a gradient.
+        """
+        model, half = self.model, (len(x) + 1) // 2
+        rng = make_rng(self.noise_seed, first, x.device)
+        with torch.no_grad():
+            given = model.encoder(model.likelihood.network_input(x[:half]))
+            maps = model.maps(None if cond is None else cond[:half], half)
+            posterior = model.decoder(half, rng, features=given, cond=maps, refiner=self.refiner)
+            mean = model.image(posterior)
+        rebuilt = self.refiner.image(mean, posterior.states)
+        count = len(x) - half
+        prior = model.decoder(
+            count,
+            make_rng(self.noise_seed, first + half, x.device),
+            temperature=[self._temperature()] * model.num_groups,
+            cond=model.maps(None if cond is None else cond[half:], count),
+            refiner=self.refiner,
+        )
+        drawn = model.image(prior)
+        refined = torch.cat([rebuilt, self.refiner.image(drawn, prior.states)])
+        return refined / 127.5 - 1, torch.cat([mean, drawn.detach()]) / 127.5 - 1
+
+    def _temperature(self) -> float:
+        low, high = self.config.temperatures
+        return (
+            low + (high - low) * derive_seed(self.noise_seed, f"temperature {self.steps}") / 2**63
+        )
+
+    def _judge(
+        self, real: Tensor, fake: Tensor, gamma: float, lr: float
+    ) -> tuple[dict[str, float], bool, float]:
+        """The discriminator's step."""
+        config, network = self.config, self.discriminator.requires_grad_(True)
+        penalised = (self.steps - 1) % config.penalty_every == 0 and gamma > 0
+        real, fake = (x.detach().requires_grad_(penalised) for x in (real, fake))
+        on_real, on_fake = network(real), network(fake)
+        loss = discriminator_loss(on_real, on_fake, config.pairing)
+        total = loss
+        penalties = [loss.new_zeros(()), loss.new_zeros(())]
+        if penalised:
+            penalties = [gradient_penalty(real, on_real), gradient_penalty(fake, on_fake)]
+            total = total + gamma / 2 * config.penalty_every * (penalties[0] + penalties[1])
+        if config.lecam:
+            total = total + config.lecam * lecam(on_real, on_fake, *self.averages)
+        self.averages.lerp_(
+            torch.stack([on_real.detach().mean(), on_fake.detach().mean()]), 1 - _AVERAGING
+        )
+        told = {
+            "discriminator": loss,
+            "margin": (on_real - on_fake).mean(),
+            "penalty_real": penalties[0],
+            "penalty_fake": penalties[1],
+        }
+        return self._take("discriminator", network, total, told, lr)
+
+    def _refine(
+        self, real: Tensor, fake: Tensor, unrefined: Tensor, lr: float
+    ) -> tuple[dict[str, float], bool, float]:
+        """The refiner's step, against the discriminator as it is now."""
+        weights, half = self.config.weights, (len(real) + 1) // 2
+        network = self.discriminator.requires_grad_(False)
+        with torch.no_grad():
+            on_real, wanted = network.judge(real)
+        on_fake, features = network.judge(fake)
+        told = {
+            "adversarial": generator_loss(on_real, on_fake, self.config.pairing),
+            "l1": F.l1_loss(fake[:half], real[:half]),
+            "features": feature_matching(
+                [maps[:half] for maps in features], [maps[:half] for maps in wanted]
+            ),
+            "lowpass": self._moved(real, fake, unrefined, half),
+        }
+        total = sum(getattr(weights, name) * value for name, value in told.items())
+        found = self._take("refiner", self.refiner, total, told, lr)
+        if found[1]:
+            self.ema.update(self.refiner)
+        return found
+
+    def _moved(self, real: Tensor, fake: Tensor, unrefined: Tensor, half: int) -> Tensor:
+        """How far content and colour have gone from where they should be."""
+        if min(real.shape[2:]) < 4:
+            return fake.new_zeros(())
+        moved = low_pass(fake[:half], real[:half])
+        if self.config.refiner.injectors:  # which are there to move the content of samples
+            return moved
+        return moved + low_pass(fake[half:], unrefined[half:])
+
+    def _take(
+        self, name: str, network: nn.Module, loss: Any, told: dict[str, Tensor], lr: float
+    ) -> tuple[dict[str, float], bool, float]:
+        """Steps on a loss if it and its gradient are finite; returns numbers, whether, and norm."""
+        optimizer = self.optimizers[name]
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in network.parameters() if p.grad is not None]
+        )
+        values = torch.stack([norm, loss.detach(), *(v.detach() for v in told.values())])
+        size, total, *numbers = values.tolist()  # one wait for the device
+        finite = torch.tensor([size, total]).isfinite().all().item()
+        if finite:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+        optimizer.zero_grad()
+        return dict(zip(told, numbers, strict=True)), bool(finite), size
+
+    def _count(self, finite: bool) -> None:
+        self.nonfinite_in_row = 0 if finite else self.nonfinite_in_row + 1
+        if self.nonfinite_in_row >= MOST_NONFINITE:
+            raise Diverged(
+                f"{self.nonfinite_in_row} refinement steps in a row had a loss or gradient that is "
+                "not finite"
+            )
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Returns the tensors of a checkpoint, by file."""
+        return {
+            "refiner": dict(self.refiner.state_dict()),
+            "ema": self.ema.tensors,
+            "discriminator": dict(self.discriminator.state_dict()),
+            "optim": optimizer_tensors(self.refiner, self.optimizers["refiner"]),
+            "optim_discriminator": optimizer_tensors(
+                self.discriminator, self.optimizers["discriminator"]
+            ),
+            "averages": {"logits": self.averages},
+        }
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the rest of a checkpoint as JSON values."""
+        return {
+            "step": self.steps,
+            "images": self.images,
+            "ema_updates": self.ema.updates,
+            "nonfinite_in_row": self.nonfinite_in_row,
+        }
+
+    def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, int]) -> None:
+        """Restores what `tensors` and `state_dict` returned."""
+        self.refiner.load_state_dict(tensors["refiner"])
+        self.discriminator.load_state_dict(tensors["discriminator"])
+        self.ema.load(tensors["ema"], state["ema_updates"])
+        self.averages.copy_(tensors["averages"]["logits"])
+        for name, module, file in (
+            ("refiner", self.refiner, "optim"),
+            ("discriminator", self.discriminator, "optim_discriminator"),
+        ):
+            self.optimizers[name].state.clear()
+            load_optimizer_tensors(module, self.optimizers[name], tensors[file])
+        self.steps, self.images = state["step"], state["images"]
+        self.nonfinite_in_row = state["nonfinite_in_row"]
+
+
+def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """Adam without a first moment, as both networks chase each other (R3GAN's betas)."""
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=(0.0, 0.99), foreach=True)

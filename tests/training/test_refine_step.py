@@ -1,0 +1,196 @@
+"""Steps of a refiner: the model stays frozen, and a restored stepper goes on alike."""
+
+import hashlib
+
+import pytest
+import torch
+
+from hvae.models import HVAE, ModelConfig
+from hvae.ops import make_rng
+from hvae.training.recovery import Diverged
+from hvae.training.refine_config import GAMMAS, RefineConfig
+from hvae.training.refine_step import RefineStepper
+
+
+def base(**settings):
+    torch.manual_seed(0)
+    config = ModelConfig(
+        size=(8, 8), channels=1, encoder="8x1,8d2,4x1", decoder="4x2,8m4", width=8, z_channels=2,
+        **settings,
+    )  # fmt: skip
+    model = HVAE(config).eval()
+    with torch.no_grad():
+        for block in model.decoder.blocks:
+            block.prior.c4.weight.normal_(std=0.3)
+        for start in model.decoder.bias_maps.values():
+            start.normal_()
+    return model
+
+
+def batches(count, n=6):
+    draw = torch.Generator().manual_seed(0)
+    return [
+        torch.randint(256, (n, 1, 8, 8), dtype=torch.uint8, generator=draw) for _ in range(count)
+    ]
+
+
+def stepper(model=None, seed=0, **settings):
+    return RefineStepper(model or base(), RefineConfig(images=600, **settings), seed)
+
+
+def digest(model):
+    state = model.state_dict()
+    return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in state)).hexdigest()
+
+
+def flat(stepper):
+    return {
+        f"{file}: {name}": tensor.clone()
+        for file, named in stepper.tensors().items()
+        for name, tensor in named.items()
+    }
+
+
+def test_the_model_is_frozen_to_the_last_bit():
+    model = base()
+    x = batches(1)[0]
+    before, elbo = digest(model), model(x, rng=make_rng(0)).elbo
+    each = stepper(model)
+    for x in batches(3):
+        each.step(x)
+    assert digest(model) == before
+    assert torch.equal(model(batches(1)[0], rng=make_rng(0)).elbo, elbo)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_every_part_moves():
+    each = stepper()
+    before = flat(each)
+    for x in batches(3):  # behind layers that start at zero, a gradient arrives in the second step
+        each.step(x)
+    after = flat(each)
+    unmoved = [
+        name for name, tensor in before.items()
+        if name.startswith(("refiner:", "discriminator:")) and torch.equal(tensor, after[name])
+    ]  # fmt: skip
+    assert unmoved == ["discriminator: scales.0.logit.bias"]  # it lifts real and made images alike
+
+
+def test_a_restored_stepper_goes_on_as_if_it_had_never_stopped():
+    model, data = base(), batches(4)
+    through, first = stepper(model), stepper(model)
+    for x in data:
+        report = through.step(x)
+    for x in data[:2]:
+        first.step(x)
+    second = stepper(model, seed=9)
+    second.noise_seed = first.noise_seed
+    saved = {f: {n: t.clone() for n, t in named.items()} for f, named in first.tensors().items()}
+    second.load(saved, first.state_dict())
+    for x in data[2:]:
+        again = second.step(x)
+    assert again == report
+    for name, tensor in flat(through).items():
+        assert torch.equal(tensor, flat(second)[name]), name
+
+
+def test_both_halves_are_there():
+    each = stepper(weights={"adversarial": 0.0, "l1": 1.0, "features": 0.0, "lowpass": 0.0})
+    x = batches(1)[0]
+    fake, unrefined = each._fake(x, None, 0)
+    assert torch.equal(fake, unrefined)  # nothing is refined yet
+    rebuilt = each.model.decode_image(each.model.encode(x[:3], mode="mean"))
+    near = (fake[:3] - (rebuilt / 127.5 - 1)).abs().mean()
+    assert near < (fake[3:] - (rebuilt / 127.5 - 1)).abs().mean() + 1
+    drawn = each.model.decoder(
+        3, make_rng(each.noise_seed, 3), temperature=[each._temperature()] * 3
+    )
+    torch.testing.assert_close(fake[3:], each.model.image(drawn) / 127.5 - 1)
+
+
+def test_the_discriminator_learns_what_is_real():
+    each = stepper(gamma=0.0, lr=3e-3, weights={"adversarial": 0.0})
+    reports = [each.step(x) for x in batches(40, n=16)]
+    assert abs(reports[0].margin) < 1
+    assert reports[-1].margin > 1
+    assert reports[-1].discriminator < reports[0].discriminator
+
+
+def test_without_the_adversary_reconstructions_come_closer():
+    weights = {"adversarial": 0.0, "l1": 1.0, "features": 0.0, "lowpass": 0.0}
+    each = stepper(lr=1e-2, weights=weights)
+    x = torch.full((8, 1, 8, 8), 20, dtype=torch.uint8)  # darker than an untrained model's mean
+    reports = [each.step(x) for _ in range(40)]
+    assert reports[-1].l1 < 0.7 * reports[0].l1
+
+
+def test_injectors_get_nothing_from_losses_on_reconstructions():
+    weights = {"adversarial": 0.0, "l1": 1.0, "features": 1.0, "lowpass": 1.0}
+    each = stepper(weights=weights)
+    before = flat(each)
+    for x in batches(3):
+        each.step(x)
+    for name, tensor in flat(each).items():
+        if name.startswith("refiner: injectors"):
+            assert torch.equal(tensor, before[name]), name
+
+
+def test_lazy_penalties_come_every_so_often():
+    each = stepper(penalty_every=3)
+    penalties = [each.step(x).penalty_real for x in batches(7)]
+    assert [penalty > 0 for penalty in penalties] == [True, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("pairing", ["relativistic", "hinge", "non_saturating"])
+def test_every_pairing_takes_steps(pairing):
+    each = stepper(pairing=pairing, lecam=0.1)
+    reports = [each.step(x) for x in batches(2)]
+    assert not any(report.skipped for report in reports)
+
+
+def test_a_conditional_model_is_refined_under_its_conditions():
+    model = base(condition={"kind": "class", "classes": ("a", "b"), "width": 4})
+    each = stepper(model)
+    (x,) = batches(1)
+    report = each.step(x, torch.tensor([0, 1, 0, 1, 0, 1]))
+    assert not report.skipped
+
+
+def test_one_nan_changes_nothing_and_ten_end_the_stage(monkeypatch):
+    each = stepper()
+    each.step(batches(1)[0])
+    before = flat(each)
+    with torch.no_grad():
+        each.discriminator.scales[0].logit.bias.fill_(torch.nan)
+    names = [name for name in before if "logit.bias" not in name and "averages" not in name]
+    report = each.step(batches(1)[0])
+    assert report.skipped
+    for name in names:
+        assert torch.equal(flat(each)[name], before[name]), name
+    for _ in range(8):
+        each.step(batches(1)[0])
+    with pytest.raises(Diverged, match="10 refinement steps"):
+        each.step(batches(1)[0])
+
+
+def test_gamma_follows_the_size_of_the_images():
+    config = RefineConfig()
+    for side, gamma in GAMMAS.items():
+        assert config.gamma_at(side) == pytest.approx(gamma)
+    assert config.gamma_at(8) == pytest.approx(GAMMAS[32])
+    assert config.gamma_at(1024) == pytest.approx(GAMMAS[256])
+    assert GAMMAS[64] < config.gamma_at(96) < GAMMAS[128]
+    assert RefineConfig(gamma=0.5).gamma_at(64) == 0.5
+
+
+def test_schedules_follow_the_images_seen():
+    each = stepper()
+    reports = [each.step(x) for x in batches(100)]
+    assert reports[0].gamma == pytest.approx(GAMMAS[32], rel=0.01)
+    assert reports[60].gamma == pytest.approx(0.1 * GAMMAS[32])
+    assert reports[-1].lr == pytest.approx(0.25 * 3e-4)
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        stepper().step(batches(1, n=1)[0])
