@@ -7,6 +7,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from hvae.errors import UserError
+
+
+def user_path(text: str) -> Path:
+    """Returns the path that a user wrote, a leading ~ expanded.
+
+    Raises:
+        UserError: it is empty, longer than the system takes, or in the home of nobody.
+    """
+    if not text:
+        raise UserError("wanted the name of a file, a folder or a set, got an empty word")
+    try:
+        path = Path(text).expanduser()
+        path.exists()  # many other questions about it would pass an error on
+    except RuntimeError:
+        raise UserError(f"{text}: there is no such user, whose home it would be in") from None
+    except OSError as error:
+        raise UserError(f"{text[:80]}: {error.strerror}") from None
+    return path
+
 
 @contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:

@@ -22,14 +22,18 @@ def stored_array(path: Path, stored: NpzFile, key: str) -> NDArray[Any] | None:
     """An array of an open .npz file, None if it has none of that name.
 
     Raises:
-        UserError: if the array's header promises other than its bytes hold, or its bytes are a
-            decompression bomb.
+        UserError: if the array's header promises other than its bytes hold, its bytes are a
+            decompression bomb, or there are two of the name.
         ValueError: if NumPy cannot read it, or would have to unpickle it.
     """
     if key not in stored:
         return None
     archive = cast(zipfile.ZipFile, stored.zip)
-    entry = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
+    names = archive.namelist()
+    name = key if key in names else f"{key}.npy"
+    if names.count(name) > 1:
+        raise UserError(f"{path} holds {key} twice, and only one can be meant")
+    entry = archive.getinfo(name)
     refuse_bomb(f"{path} ({key})", entry.file_size, entry.compress_size)
     with archive.open(entry) as file:
         shape, dtype = _header(cast(BinaryIO, file))
@@ -41,6 +45,17 @@ def stored_array(path: Path, stored: NpzFile, key: str) -> NDArray[Any] | None:
             f"{entry.file_size}"
         )
     return np.asarray(stored[key])
+
+
+def zipped_names(path: Path) -> list[str]:
+    """Returns what a zip archive holds; nothing for what is no archive, or a damaged one."""
+    if not path.is_file():  # to open a pipe would wait for ever
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception:  # hostile archives raise more kinds than can be listed
+        return []
 
 
 def refuse_bomb(what: str, num_bytes: int, packed_bytes: int) -> None:

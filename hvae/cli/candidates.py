@@ -64,13 +64,37 @@ def check_sides(fake: Side, real: Side, metrics: tuple[str, ...], made: Made) ->
     """Raises UserError where the sides cannot give what is asked."""
     if made.reconstructions and not (isinstance(fake, RunSide) and isinstance(real, SetSide)):
         raise UserError("--reconstructions wants a run as A and images as B")
-    if not isinstance(fake, RunSide) and len(made.temperatures) > 1:
-        raise UserError("--temperature is that of a run's samples; A is none")
+    if not isinstance(fake, RunSide):
+        _refuse_settings(made, "A is no run")
+    elif made.reconstructions:
+        _refuse_settings(made, "reconstructions are asked for")
     if any(isinstance(side, FileSide) for side in (fake, real)) and set(metrics) != {"fid"}:
         raise UserError(
             f"a file of statistics allows --metrics fid alone, asked for is {', '.join(metrics)}; "
             "give the images"
         )
+
+
+def check_use(
+    fake: Side, real: Side, made: Made, *, size: int | None, num_images: int | None
+) -> None:
+    """Raises UserError where an option would change nothing."""
+    if size is not None and not any(isinstance(side, SetSide) for side in (fake, real)):
+        raise UserError("--size fits the images of a set, and neither side is one")
+    if made.reconstructions and num_images is not None:
+        raise UserError("--reconstructions are of the images of B; --num-real chooses them")
+
+
+def _refuse_settings(made: Made, why: str) -> None:
+    usual = Made(made.count)
+    for name, value, default in (
+        ("--temperature", made.temperatures, usual.temperatures),
+        ("--output", made.output, usual.output),
+        ("--cond", made.cond, usual.cond),
+        ("--guidance", made.guidance, usual.guidance),
+    ):
+        if value != default:
+            raise UserError(f"{name} is for a run's samples, and {why}")
 
 
 def candidates(fake: RunSide | SetSide, real: Side, made: Made) -> Iterator[Candidate]:

@@ -37,15 +37,17 @@ class Comparison:
         """
         from hvae.metrics.score import cautions
 
+        # A file that cannot be read is told before the other side is measured.
+        found = measuring.read(self.fake.file) if isinstance(self.fake, FileSide) else None
         reference, real_rows = self._reference(measuring)
         rows: list[dict[str, Any]] = []
-        if isinstance(self.fake, FileSide):
-            found = measuring.read(self.fake.file)
+        if found is not None:
             n_fake = found.count
             with measuring.scoring():
                 scores = scoring(found.statistics, reference)
             rows += [{"n_fake": n_fake, **score.record()} for score in scores]
         else:
+            assert not isinstance(self.fake, FileSide)
             for candidate in candidates(self.fake, self.real, self.made):
                 n_fake = len(candidate.images)
                 made = measuring.rows(candidate.images, candidate.what, candidate.originals)
@@ -82,11 +84,12 @@ class Comparison:
         """Whether a run is compared with images it was trained on; None where nothing tells."""
         if not (isinstance(self.fake, RunSide) and isinstance(self.real, SetSide)):
             return None
-        from hvae.cli.run import saved_data
+        from hvae.cli.run import saved_data, valid_data
         from hvae.data import DataConfig, open_source
 
+        weights = self.fake.weights
         try:
-            trained = DataConfig.model_validate(saved_data(self.fake.weights)).source
+            trained = valid_data(saved_data(weights), str(weights.parent)).source
         except UserError:
             return None
         source = self.real.images.source

@@ -1,10 +1,11 @@
 """`hvae fid`: how far generated images are from real ones."""
 
+import math
 from typing import Annotated
 
 import typer
 
-from hvae.cli.candidates import SAMPLES, Made, check_sides
+from hvae.cli.candidates import SAMPLES, Made, check_sides, check_use
 from hvae.cli.comparison import Comparison, in_words
 from hvae.cli.options import Cond, Json, Seed
 from hvae.cli.output import note, print_result
@@ -114,6 +115,8 @@ def fid(
     from hvae.metrics.score import Scoring
     from hvae.training.distributed import joined
 
+    if not math.isfinite(guidance):
+        raise UserError(f"--guidance: wanted a number, got {guidance}")
     names = tuple(name.strip() for name in metrics.split(","))
     reading = Reading(seed=seed, size=size, skip_bad=skip_bad)
     made = Made(
@@ -141,6 +144,7 @@ def fid(
             fake = open_side(a, part_of_set(split), num_images, reading)
             against = open_side(real, part_of_set(real_split), num_real, reading, like=fake)
             check_sides(fake, against, names, made)
+            check_use(fake, against, made, size=size, num_images=num_images)
         measuring = Measuring(extractor, world, batch, sharpness="sharpness" in names)
         record = Comparison(fake, against, made, num_real).results(measuring, scoring)
         if world.first:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hvae.cli.options import Json, Seed
-from hvae.cli.output import print_result, table, writing
+from hvae.cli.output import check_writable, print_result, table, writing
 from hvae.cli.scoring import (
     Batch,
     Download,
@@ -69,6 +69,7 @@ def fid_stats(
         raise UserError(f"--out: wanted a .safetensors file, got {out}")
     with joined() as world, speaking_as_one(world):
         with world.agreed():
+            check_writable(out)
             extractor = open_extractor(
                 features, protocol=protocol, weights=weights, download=download, device=world.device
             )

@@ -25,6 +25,9 @@ from hvae.cli.train import train
 from hvae.cli.vdvae import export_vdvae, import_vdvae
 from hvae.errors import HvaeError
 
+# Wherever this version of typer keeps it: some bring their own click.
+_UsageError: Any = typer.BadParameter.__base__
+
 
 class _Group(TyperGroup):
     """Verbs whose expected errors end as one line and an exit code; others keep their traceback."""
@@ -32,6 +35,12 @@ class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except _UsageError as error:
+            verb = error.ctx or ctx
+            if error.ctx is not None and isinstance(verb.command, TyperGroup):
+                raise  # a verb that is missing or unknown: all of them are shown
+            message = error.format_message().rstrip(".")
+            raise fail(f"{message}; see {verb.command_path} --help", 2) from None
         except HvaeError as error:
             raise fail(str(error), error.exit_code) from None
 

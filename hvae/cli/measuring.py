@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hvae.cli.output import progress
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hvae.metrics.collect import Images
+    from hvae.metrics.collect import Images, Measure
     from hvae.metrics.features import Extractor
     from hvae.metrics.reference import Reference
     from hvae.training.distributed import World
@@ -53,12 +54,12 @@ class Measuring:
         Raises:
             UserError: an image cannot be read, or its features are not finite; which one.
         """
-        from hvae.metrics.measures import features_by, fidelity_to, sharpness_of
+        from hvae.metrics.measures import features_by, fidelity_to
         from hvae.training.sample_quality import measured
 
         measures = {"features": features_by(self.extractor)}
         if self.sharpness:
-            measures["sharpness"] = sharpness_of
+            measures["sharpness"] = self._sharpness_of
         if beside is not None:
             measures["fidelity"] = fidelity_to(beside)
         with progress(what, len(images)) if self.world.first else nullcontext() as update:
@@ -113,6 +114,13 @@ class Measuring:
         with self.scoring():
             known = statistics(rows["features"])
         return Reference(known, provenance, rows["features"]), rows
+
+    @cached_property
+    def _sharpness_of(self) -> "Measure":
+        """One for all sets: it compares their sizes."""
+        from hvae.metrics.measures import sharpness_of
+
+        return sharpness_of()
 
     def _made_with(self) -> dict[str, str]:
         return {

@@ -1,6 +1,8 @@
 """What the verbs print: results on stdout, progress and errors on stderr."""
 
+import errno
 import json
+import os
 import sys
 import time
 import warnings
@@ -12,18 +14,37 @@ from typing import Any
 
 import typer
 
-from hvae.errors import UserError
+from hvae.errors import StorageError, UserError
+
+# A disk, quota or file-size limit that is full, and a device that fails or went read-only.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def print_result(record: Mapping[str, Any], text: str, *, as_json: bool) -> None:
     """Prints a result: one JSON object for scripts, or a text for people."""
-    typer.echo(json.dumps(record, allow_nan=False) if as_json else text)
+    typer.echo(json.dumps(record, allow_nan=False) if as_json else printable(text))
 
 
 def fail(message: str, exit_code: int) -> typer.Exit:
     """Prints one line on stderr and returns what to raise."""
-    typer.echo(f"hvae: {' '.join(message.split())}", err=True)
+    note(f"hvae: {' '.join(message.split())}")
     return typer.Exit(exit_code)
+
+
+def printable(text: str) -> str:
+    """Returns a text with escapes for what a terminal would obey and for bytes that are no UTF-8.
+
+    Names of files may hold both. Line breaks stay.
+    """
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else _escaped(letter) for letter in text
+    )
+
+
+def _escaped(letter: str) -> str:
+    """A character as it would stand in a Python string; one of a file name's odd bytes as that."""
+    is_byte = "\udc80" <= letter <= "\udcff"
+    return f"\\x{ord(letter) - 0xDC00:02x}" if is_byte else ascii(letter)[1:-1]
 
 
 def example(text: str) -> str:
@@ -33,11 +54,30 @@ def example(text: str) -> str:
 
 @contextmanager
 def writing(file: Path) -> Iterator[None]:
-    """Turns a failure to write a file into a UserError that names it."""
+    """Turns a failure to write a file into an error that names it.
+
+    Raises:
+        StorageError: the disk is full or broken.
+        UserError: any other reason, such as a folder that is a file.
+    """
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from None
+        kind = StorageError if error.errno in _DISK else UserError
+        raise kind(f"cannot write {file}: {error.strerror}") from None
+
+
+def check_writable(file: Path) -> None:
+    """Raises UserError for a file that cannot be written: before hours of work, not after."""
+    with writing(file):
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        file.with_name(f".{file.name}.tmp").exists()  # raises where the name is too long
+        folder = next(parent for parent in file.absolute().parents if os.path.lexists(parent))
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def plain_warnings() -> None:
@@ -51,7 +91,7 @@ def plain_warnings() -> None:
 
 def note(message: str) -> None:
     """Prints a line on stderr, where it is not part of a result."""
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
 
 
 def table(rows: Mapping[str, object]) -> str:

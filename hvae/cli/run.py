@@ -44,13 +44,26 @@ def data_config(weights: Path, model: "HVAE", word: str | None) -> "DataConfig":
     """Returns how a DATA word, or the data of the weights' run, is read at the model's size.
 
     Raises:
-        UserError: a bare weights file is given without a word.
+        UserError: a bare weights file is given without a word, or its run says nothing sensible.
     """
-    from hvae.data import DataConfig
-
     channels, *size = model.shape
     saved = saved_data(weights) if word is None else {"source": word}
-    return DataConfig.model_validate({**saved, "channels": channels, "size": size})
+    owner = str(weights.parent) if word is None else word
+    return valid_data({**saved, "channels": channels, "size": size}, owner)
+
+
+def valid_data(values: dict[str, Any], owner: str) -> "DataConfig":
+    """Returns a `data` section, checked; UserError names whose it is, and the first wrong key."""
+    from pydantic import ValidationError
+
+    from hvae.data import DataConfig
+
+    try:
+        return DataConfig.model_validate(values)
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, ("data", *first["loc"])))
+        raise UserError(f"{owner}: {key}: {first['msg']}") from None
 
 
 def weights_record(weights: Path) -> dict[str, str]:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from hvae.data.originals import Part
 
 
+MOST_PIXELS = 2**14  # of a side
+
+
 class PartName(StrEnum):
     """The parts of a set."""
 
@@ -53,6 +56,7 @@ Size = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST_PIXELS,
         show_default="their own; with a run its own",
         help="Fit images of sets to this side in pixels first, as training reads them.",
     ),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hvae.errors import UserError
+from hvae.files import user_path
 
 if TYPE_CHECKING:
     from hvae.data.originals import Chosen, Part
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 JPEG = (".jpg", ".jpeg")
 LISTED = 5  # kinds named in a note
+_FEWEST = 2  # images that have a covariance
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,13 @@ def open_side(
         word: a run, a checkpoint, a file of weights or of statistics, or DATA. None: the data of
             the run `like`.
         part: which split of DATA; None: see `hvae.data.originals.open_part`.
-        count: images of DATA. None: all.
+        count: images of DATA, and nothing to a run. None: all.
         reading: how DATA is read.
         like: the other side; a run's size and channels are then those that DATA is read at.
 
     Raises:
-        UserError: there is no such thing, or it cannot be read.
+        UserError: there is no such thing, it cannot be read, or something is asked of it that only
+            DATA has.
     """
     from hvae.metrics.reference import is_reference
 
@@ -103,15 +106,28 @@ def open_side(
     if word is None:
         if run is None:
             raise UserError("--real is missing: wanted DATA, a run or a file of statistics")
+        if not run.weights.with_name("state.json").is_file():
+            raise UserError(f"{run.weights} does not say what it was trained on; give --real")
         return _open_set(None, part or "test", count, reading, run)
-    path = Path(word).expanduser()
+    path = user_path(word)
     if is_reference(path) or _stands_alone(path):
+        if count is not None and is_reference(path):
+            raise UserError(f"{word} holds statistics: leave --num and --num-real of images out")
+        _refuse_split(word, part)
         return FileSide(path)
+    if path.suffix == ".safetensors" and not path.is_file():
+        raise UserError(f"{word}: {'no regular file' if path.exists() else 'no such file'}")
     if _is_run(path):
         from hvae.cli.run import open_model
 
+        _refuse_split(word, part)
         return RunSide(*open_model(path))
     return _open_set(word, part, count, reading, run)
+
+
+def _refuse_split(word: str, part: "Part | None") -> None:
+    if part is not None:
+        raise UserError(f"{word} is no set of images: it has no split {part} to choose")
 
 
 def _stands_alone(path: Path) -> bool:
@@ -140,15 +156,23 @@ def _open_set(
     if run is None:
         assert word is not None
         channels: Literal[3] | None = None if reading.size is None else 3  # grey is repeated
-        config = DataConfig(
+        # A name of a file may hold bytes that are no UTF-8, which validation refuses.
+        config = DataConfig.model_construct(
             source=word, size=reading.size, channels=channels, skip_bad=reading.skip_bad
         )
     else:
+        if reading.size is not None:
+            raise UserError("--size: images that are compared with a run's are read at its size")
         config = data_config(run.weights, run.model, word)
         config = config.model_copy(update={"skip_bad": reading.skip_bad or config.skip_bad})
     source = open_part(config, part)
     traits = source.traits() if isinstance(source, OriginalFolder) else {}
-    return SetSide(Chosen(source, count, seed=reading.seed), traits)
+    images = Chosen(source, count, seed=reading.seed)
+    if len(images) < _FEWEST:
+        raise UserError(
+            f"{source.name} {source.split}: wanted at least 2 images, got {len(images)}"
+        )
+    return SetSide(images, traits)
 
 
 def differences(fake: Side, real: Side) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hvae.data.memory import ArraySource
 from hvae.data.split import Split, hashed_rows
 from hvae.errors import UserError
-from hvae.zipped import stored_array
+from hvae.zipped import stored_array, zipped_names
 
 # Where a .npz may hold its images, or those of its training split: the first that exists.
 IMAGE_KEYS = ("train_images", "images", "x", "arr_0")
@@ -35,6 +35,8 @@ def open_arrays(path: Path, split: Split) -> ArraySource:
             dtype or layout.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is no regular file")  # to open a pipe would wait for ever
         with path.open("rb") as file:
             if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
                 mapped = _mapped(path)
@@ -55,10 +57,7 @@ def open_arrays(path: Path, split: Split) -> ArraySource:
 
 def brings_test_images(path: Path) -> bool:
     """Whether a file is a .npz with test images of its own."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return "test_images.npy" in archive.namelist()
+    return "test_images.npy" in zipped_names(path)
 
 
 def _mapped(path: Path) -> NDArray[Any]:

@@ -110,7 +110,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for ever
             raise _NoFileError("it is no regular file")
-        with Image.open(path, formats=FORMATS) as image:
+        # Pillow leaves a file that it opened itself open where the first read fails.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             _refuse_bomb(image)
             yield image
     # Decoders meet hostile bytes with OSError, SyntaxError, ValueError, struct.error and more.

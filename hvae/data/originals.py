@@ -20,7 +20,9 @@ from hvae.data.decode import decode, glance
 from hvae.data.folder import warn_of_bad_files
 from hvae.data.identity import Identity, file_identity, joint_identity
 from hvae.data.listing import SPLIT_FOLDERS, list_images, list_split, printable
+from hvae.data.manifest import read_manifest
 from hvae.data.parallel import parallel_map
+from hvae.data.prepared import changed_files
 from hvae.data.resize import rounded
 from hvae.data.sampler import permuted
 from hvae.data.source import ImageSource, kind_and_path, open_source, stands_alone
@@ -186,17 +188,31 @@ def open_part(config: DataConfig, part: Part | None) -> Originals:
             brings a test split of its own, "all" otherwise.
 
     Raises:
-        UserError: if the word names nothing, or the set cannot be read as wanted.
+        UserError: if the word names nothing, the set cannot be read as wanted, or a prepared folder
+            is not as it was made.
     """
     word = config.source
     kind, path = ("word", Path()) if stands_alone(word) else kind_and_path(word)
     if part is None:
         part = "test" if kind == "word" or _is_split(kind, path) else "all"
+    if kind == "prepared":
+        _check_unchanged(path)
     if kind == "folder" and config.size is None and config.channels is None:
         return _open_folder(path, part, skip_bad=config.skip_bad)
     if part != "all":
         return open_source(config, part)
     return Joined(*(open_source(config, split) for split in get_args(Split)))
+
+
+def _check_unchanged(folder: Path) -> None:
+    """Raises UserError where a prepared folder holds other bytes than its manifest says.
+
+    Its identity is written there, and a score would be told to be of images that it is not of.
+    """
+    if changed := changed_files(folder, read_manifest(folder)):
+        raise UserError(
+            f"{folder}: {', '.join(changed[:3])} changed since it was made; prepare the set again"
+        )
 
 
 def _is_split(kind: str, path: Path) -> bool:

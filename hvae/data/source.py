@@ -21,6 +21,7 @@ from hvae.data.memory import ArraySource
 from hvae.data.prepared import open_prepared
 from hvae.data.split import Split
 from hvae.errors import UserError
+from hvae.files import user_path
 
 
 class ImageSource(Protocol):
@@ -143,8 +144,8 @@ def kind_and_path(word: str) -> tuple[str, Path]:
             f"{word}: Hugging Face sets cannot be read yet; export the images to a folder or a .npz"
         )
     if colon and (kind in FOLDERS or kind in KINDS):
-        return kind, Path(rest).expanduser()
-    path = Path(word).expanduser()
+        return kind, user_path(rest)
+    path = user_path(word)
     if path.is_dir():
         return "prepared" if is_prepared(path) else "folder", path
     if path.suffix.lower() in ARRAY_SUFFIXES and path.exists():

@@ -32,7 +32,7 @@ def frechet_distance(fake: Statistics, real: Statistics) -> float:
 
     Raises:
         ValueError: the widths differ.
-        UserError: a covariance is not positive semi-definite.
+        UserError: a covariance is not positive semi-definite, or the distance not finite.
     """
     if fake.dim != real.dim:
         raise ValueError(f"wanted statistics of one width, got fake {fake.dim}, real {real.dim}")
@@ -120,4 +120,7 @@ def _roots(eigenvalues: Tensor) -> Tensor:
 
 
 def _distance(apart: Tensor, traces: Tensor, root: Tensor) -> float:
-    return max(0.0, (apart.square().sum() + traces - 2 * root).item())
+    distance = (apart.square().sum() + traces - 2 * root).item()
+    if not math.isfinite(distance):
+        raise UserError("features are too large to be compared: their distance overflows float64")
+    return max(0.0, distance)

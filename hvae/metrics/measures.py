@@ -21,9 +21,23 @@ def features_by(extractor: Extractor) -> Measure:
     return measure
 
 
-def sharpness_of(first: int, images: list[Tensor]) -> Tensor:
-    """A measure: `sharpness_rows`, float64 (n, d)."""
-    return sharpness_rows(_stacked(images))
+def sharpness_of() -> Measure:
+    """Returns a measure: `sharpness_rows`, float64 (n, d), for all sets that are compared.
+
+    Its images have to be of one size in all of them, at least 3 x 3: a frequency of one size is
+    another of the next, though there may be as many.
+    """
+    sizes: set[tuple[int, ...]] = set()
+
+    def measure(first: int, images: list[Tensor]) -> Tensor:
+        sizes.update(tuple(image.shape[1:]) for image in images)
+        if len(sizes) > 1:
+            raise UserError(f"sharpness compares images of one size, got {_by(sizes)}; give --size")
+        if min(min(size) for size in sizes) < 3:
+            raise UserError(f"sharpness wants images of at least 3 x 3 pixels, got {_by(sizes)}")
+        return sharpness_rows(_stacked(images))
+
+    return measure
 
 
 def fidelity_to(originals: Images) -> Measure:
@@ -43,3 +57,7 @@ def _stacked(images: list[Tensor]) -> Tensor:
             f"sharpness and fidelity want images of one size, got {sorted(sizes)[:3]}; give --size"
         )
     return torch.stack(images)
+
+
+def _by(sizes: set[tuple[int, ...]]) -> str:
+    return ", ".join(" x ".join(map(str, size)) for size in sorted(sizes)[:3])

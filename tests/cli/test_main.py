@@ -51,7 +51,15 @@ def test_the_version_is_printed() -> None:
 def test_wrong_options_exit_with_2() -> None:
     result = CliRunner().invoke(main.app, ["sample", "run", "--nonsense"])
     assert result.exit_code == 2
-    assert "No such option: --nonsense" in result.stderr
+    assert result.stderr.startswith("hvae: No such option: --nonsense")
+    assert result.stderr.endswith(" sample --help\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_unknown_verb_shows_how_the_command_is_used() -> None:
+    result = CliRunner().invoke(main.app, ["smaple"])
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from hvae.cli.output import plain_warnings, progress, table
+from hvae.cli.output import plain_warnings, printable, progress, table
 
 
 def test_progress_without_a_terminal_is_a_line_per_tenth(
@@ -61,3 +61,7 @@ def test_warnings_are_shown_as_one_line(
 
 def test_a_table_is_aligned() -> None:
     assert table({"a": 1, "long": "x"}) == "a     1\nlong  x"
+
+
+def test_what_a_terminal_would_obey_is_escaped() -> None:
+    assert printable("caf\u00e9\n\x1b[31m \u202e \udcff") == "caf\u00e9\n\\x1b[31m \\u202e \\xff"

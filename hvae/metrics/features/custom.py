@@ -18,6 +18,9 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +59,9 @@ class CustomExtractor:
         """Returns features, float32 (N, dim); see `Extractor`.
 
         Raises:
-            UserError: the class returns something else.
+            UserError: the class fails, or returns something else.
         """
-        with exact_float32(self.device):
+        with exact_float32(self.device), _users_code(f"{self.name}: failed on images"):
             features = self.extract(prepared)
         if not isinstance(features, Tensor):
             raise UserError(f"{self.name}: wanted a tensor, got a {type(features).__name__}")
@@ -91,17 +94,15 @@ def open_custom(
     """
     device = torch.device(device)
     cls = _load_class(name)
-    protocols = tuple(getattr(cls, "protocols", ())) or (OWN_PROTOCOL,)
+    protocols = _protocols(name, cls)
     protocol = protocol or protocols[0]
     check_protocol(protocol, protocols, name)
-    try:
+    with _users_code(f"{name}: cannot be constructed"):
         extract = cls() if protocols == (OWN_PROTOCOL,) else cls(protocol=protocol)
-    except Exception as error:
-        raise UserError(f"{name}: cannot be constructed: {_one_line(error)}") from error
-    if isinstance(extract, nn.Module):
-        extract.to(device).eval().requires_grad_(False)
-    dim = getattr(extract, "dim", None)
-    if not isinstance(dim, int) or dim < 1:
+        if isinstance(extract, nn.Module):
+            extract.to(device).eval().requires_grad_(False)
+        dim = getattr(extract, "dim", None)
+    if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
         raise UserError(f"{name}: wanted an attribute dim, a positive integer, got {dim!r}")
     if not callable(extract):
         raise UserError(f"{name}: wanted a method __call__, and there is none")
@@ -123,18 +124,25 @@ def _load_class(name: str) -> Any:
         raise UserError(f"features: wanted module:Class, got {name!r}")
     if (folder := os.getcwd()) not in sys.path:
         sys.path.insert(0, folder)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if f"{module_name}.".startswith(f"{error.name}."):
+    with _users_code(f"{name}: importing it failed"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if not f"{module_name}.".startswith(f"{error.name}."):
+                raise
             raise UserError(f"{name}: no module {error.name} here or installed") from None
-        raise UserError(f"{name}: importing it failed: {_one_line(error)}") from error
-    except Exception as error:
-        raise UserError(f"{name}: importing it failed: {_one_line(error)}") from error
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
         raise UserError(f"{name}: {module_name} has no class {class_name}")
     return found
+
+
+def _protocols(name: str, cls: Any) -> tuple[str, ...]:
+    """The names of the protocols that a class knows, its own where it says nothing."""
+    found = getattr(cls, "protocols", ())
+    if not isinstance(found, list | tuple) or not all(isinstance(known, str) for known in found):
+        raise UserError(f"{name}: wanted protocols to be a tuple of names, got {found!r}")
+    return tuple(found) or (OWN_PROTOCOL,)
 
 
 def _sha256(name: str, cls: Any, extract: Any) -> str:
@@ -152,5 +160,20 @@ def _sha256(name: str, cls: Any, extract: Any) -> str:
     return hashlib.sha256(f"{source} {tensors}".encode()).hexdigest()
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+@contextmanager
+def _users_code(what: str) -> Iterator[None]:
+    """Runs code of the user's: whatever it raises is a UserError, what it prints goes to stderr.
+
+    That includes SystemExit, which a script without a guard raises when it is imported; standard
+    output is for results alone.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}, line {last.lineno}"
+        raise UserError(f"{what}: {type(error).__name__}: {reason} ({place})") from error

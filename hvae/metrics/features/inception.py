@@ -73,8 +73,10 @@ def open_inception(
         UserError: the weights are missing, damaged, or not those of this network.
     """
     check_protocol(protocol, PROTOCOLS, "inception")
+    # Missing weights are told at once: a network takes a second to make.
+    found = _read(file, weights, download_missing=download_missing, progress=progress)
     network = InceptionNetwork()
-    load_weights(network, file, weights, download_missing=download_missing, progress=progress)
+    _fill(network, file, *found)
     centre = 127.5 if protocol == "legacy-pytorch" else 128.0
     return NetworkExtractor(
         name="inception",
@@ -100,18 +102,37 @@ def load_weights(
     progress: Progress | None = None,
 ) -> None:
     """Loads the published weights, or the copy of them; arguments and errors as above."""
+    found = _read(file, weights, download_missing=download_missing, progress=progress)
+    _fill(network, file, *found)
+
+
+def _read(
+    file: WeightsFile,
+    weights: Path | None,
+    *,
+    download_missing: bool,
+    progress: Progress | None,
+) -> tuple[Path, dict[str, Tensor]]:
+    """Where the weights or their copy were found, and what is in them."""
     path = find((_copy_name(file), file.name, *file.other_names), weights)
     if path is None:
         if not download_missing:
             raise missing(file)
         path = download(file, progress)
-    is_copy = path.suffix == ".safetensors"
-    content = _read_copy(path, file) if is_copy else read_state_dict(path, file.sha256)
-    tensors = _without_counters(content)
+    content = _read_copy(path, file) if _is_copy(path) else read_state_dict(path, file.sha256)
+    return path, _without_counters(content)
+
+
+def _fill(network: nn.Module, file: WeightsFile, path: Path, tensors: dict[str, Tensor]) -> None:
+    """Puts tensors into a network, and a copy of what was published into the cache."""
     check_keys(path, tensors, _without_counters(network.state_dict()))
     network.load_state_dict(tensors, strict=False)  # counters alone are missing
-    if not is_copy:
+    if not _is_copy(path):
         _write_copy(tensors, file)
+
+
+def _is_copy(path: Path) -> bool:
+    return path.suffix == ".safetensors"
 
 
 def _read_copy(path: Path, file: WeightsFile) -> dict[str, Tensor]:

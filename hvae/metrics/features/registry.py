@@ -13,6 +13,7 @@ from hvae.metrics.features.inception import open_inception
 from hvae.metrics.features.lite0 import open_lite0
 
 NAMES = ("inception", "lite0", "dinov2")
+_MOST_DIGITS = 40  # of a resolution: far beyond any, and below what Python refuses to convert
 
 
 def open_extractor(
@@ -55,6 +56,7 @@ def open_extractor(
     if ":" in name:
         return open_custom(name, protocol, device=device)
     base, at, resolution = name.partition("@")
-    if base == "lite0" and (not at or resolution.isdecimal()):
+    is_number = resolution.isascii() and resolution.isdecimal() and len(resolution) < _MOST_DIGITS
+    if base == "lite0" and (not at or is_number):
         return open_lite0(protocol or "clean", resolution=int(resolution or 64), device=device)
-    raise UserError(f"features: wanted {', '.join(NAMES)} or module:Class, got {name!r}")
+    raise UserError(f"features: wanted {', '.join(NAMES)} or module:Class, got {name[:80]!r}")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hvae.errors import UserError
+from hvae.files import user_path
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ def search_folders() -> list[Path]:
     """Returns where weights are looked for when no place is given, first to last."""
     given = os.environ.get("HVAE_WEIGHTS")
     torch_home = os.environ.get("TORCH_HOME")
-    torch_folder = Path(torch_home).expanduser() if torch_home else _cache_home() / "torch"
+    torch_folder = user_path(torch_home) if torch_home else _cache_home() / "torch"
     return [
-        *([Path(given).expanduser()] if given else []),
+        *([user_path(given)] if given else []),
         cache_folder(),
         torch_folder / "hub" / "checkpoints",
     ]
@@ -149,4 +150,4 @@ def check_keys(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, T
 
 
 def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")

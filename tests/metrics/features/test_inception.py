@@ -208,7 +208,8 @@ def test_features_are_those_of_the_second_port(clean: NetworkExtractor) -> None:
 def test_the_input_is_scaled_as_the_protocol_has_it(
     monkeypatch: pytest.MonkeyPatch, protocol: str, black: float, white: float
 ) -> None:
-    monkeypatch.setattr("hvae.metrics.features.inception.load_weights", lambda *_, **__: None)
+    monkeypatch.setattr("hvae.metrics.features.inception._read", lambda *_, **__: ())
+    monkeypatch.setattr("hvae.metrics.features.inception._fill", lambda *_: None)
     extractor = open_inception(protocol)
     seen: list[Tensor] = []
     monkeypatch.setattr(extractor.network, "forward", lambda x: seen.append(x) or x.mean((2, 3)))
