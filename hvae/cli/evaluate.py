@@ -10,9 +10,9 @@ import typer
 
 from hvae.cli.candidates import SAMPLES, Made
 from hvae.cli.comparison import Comparison, in_words
+from hvae.cli.fid_options import Features
 from hvae.cli.options import Data, Json, Run, Seed
 from hvae.cli.output import print_result, progress, table
-from hvae.cli.scoring import Features
 from hvae.cli.sides import RunSide, SetSide
 
 if TYPE_CHECKING:

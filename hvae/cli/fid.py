@@ -7,10 +7,7 @@ import typer
 
 from hvae.cli.candidates import SAMPLES, Made, check_sides, check_use
 from hvae.cli.comparison import Comparison, in_words
-from hvae.cli.options import Cond, Json, Seed
-from hvae.cli.output import note, print_result
-from hvae.cli.sample import Output
-from hvae.cli.scoring import (
+from hvae.cli.fid_options import (
     Batch,
     Download,
     Features,
@@ -21,6 +18,9 @@ from hvae.cli.scoring import (
     Weights,
     part_of_set,
 )
+from hvae.cli.options import Cond, Json, Seed
+from hvae.cli.output import note, print_result
+from hvae.cli.sample import Output
 from hvae.cli.sides import Reading, open_side
 from hvae.cli.together import speaking_as_one
 from hvae.errors import UserError
@@ -93,11 +93,11 @@ def fid(
     ] = 0,
     split: Annotated[
         PartName | None,
-        typer.Option(show_default="test where A has one, else all", help="Which images of A."),
-    ] = None,
-    real_split: Annotated[
-        PartName | None,
         typer.Option(show_default="test where B has one, else all", help="Which images of B."),
+    ] = None,
+    a_split: Annotated[
+        PartName | None,
+        typer.Option(show_default="test where A has one, else all", help="Which images of A."),
     ] = None,
     size: Size = None,
     skip_bad: SkipBad = False,
@@ -141,8 +141,8 @@ def fid(
                 resamples=bootstrap,
                 seed=seed,
             )
-            fake = open_side(a, part_of_set(split), num_images, reading)
-            against = open_side(real, part_of_set(real_split), num_real, reading, like=fake)
+            fake = open_side(a, part_of_set(a_split), num_images, reading)
+            against = open_side(real, part_of_set(split), num_real, reading, like=fake)
             check_sides(fake, against, names, made)
             check_use(fake, against, made, size=size, num_images=num_images)
         measuring = Measuring(extractor, world, batch, sharpness="sharpness" in names)

@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hvae.cli.options import Json, Seed
-from hvae.cli.output import check_writable, print_result, table, writing
-from hvae.cli.scoring import (
+from hvae.cli.fid_options import (
     Batch,
     Download,
     Features,
@@ -18,6 +16,8 @@ from hvae.cli.scoring import (
     Weights,
     part_of_set,
 )
+from hvae.cli.options import Json, Seed
+from hvae.cli.output import check_writable, print_result, table, writing
 from hvae.cli.sides import Reading, SetSide, open_side
 from hvae.cli.together import speaking_as_one
 from hvae.errors import UserError

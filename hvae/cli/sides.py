@@ -161,8 +161,12 @@ def _open_set(
             source=word, size=reading.size, channels=channels, skip_bad=reading.skip_bad
         )
     else:
-        if reading.size is not None:
-            raise UserError("--size: images that are compared with a run's are read at its size")
+        _, *size = run.model.shape
+        if reading.size is not None and any(side != reading.size for side in size):
+            raise UserError(
+                f"--size {reading.size}: images that are compared with a run's are read at its "
+                f"size, {'x'.join(map(str, size))}"
+            )
         config = data_config(run.weights, run.model, word)
         config = config.model_copy(update={"skip_bad": reading.skip_bad or config.skip_bad})
     source = open_part(config, part)

@@ -168,7 +168,7 @@ def test_a_run_against_its_own_data(fid, trained):
     assert record["results"][0]["value"] != record["results"][1]["value"]
     assert record["real"]["data"] == "few-clothes"
     assert record["reference_is_train"] is False
-    assert fid(trained[0], "-n", "40", "--real-split", "train")["reference_is_train"] is True
+    assert fid(trained[0], "-n", "40", "--split", "train")["reference_is_train"] is True
     assert len(record["a"]["checkpoint_sha256"]) == 64
 
 

@@ -179,7 +179,7 @@ CASES = [
     ),
     Case(
         "DATA: a test split alone",
-        ("fid", "a", "--real", "bright", "--split", "test"),
+        ("fid", "a", "--real", "bright", "--a-split", "test"),
         "no train",
         WORDS["a test split alone"][0],
     ),

@@ -45,7 +45,7 @@ VALUES: dict[str, tuple[tuple[str, ...], str]] = {
     "a seed of 30 digits": ((*TWO, "--metrics", "kid", "--seed", "9" * 30), "--seed"),
     "no size": ((*TWO, "--size", "0"), "--size"),
     "an enormous size": ((*TWO, "--size", "1000000000"), "--size"),
-    "an unknown split": ((*TWO, "--split", "valid"), "--split"),
+    "an unknown split": ((*TWO, "--a-split", "valid"), "--a-split"),
     "an unknown protocol": ((*TWO, "--protocol", "best"), "--protocol"),
     "a protocol of others": ((*TWO, "--protocol", "clean"), "wanted one of own"),
     "an unknown output": (("fid", "run", "--output", "median"), "--output"),
@@ -58,7 +58,7 @@ VALUES: dict[str, tuple[tuple[str, ...], str]] = {
         (*TWO, "--metrics", "prdc", "--num-real", "5"),
         "real images than neighbours",
     ),
-    "a set without a test split": ((*TWO[:3], "one.npz", "--real-split", "test"), "one.npz"),
+    "a set without a test split": ((*TWO[:3], "one.npz", "--split", "test"), "one.npz"),
 }
 
 

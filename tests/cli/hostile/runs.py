@@ -201,7 +201,7 @@ ASKED: dict[str, tuple[str, tuple[str, ...], str]] = {
     ),
     "reconstructions of unlabelled images": (
         "told",
-        ("--real", "bright", "--real-split", "test", "--reconstructions"),
+        ("--real", "bright", "--split", "test", "--reconstructions"),
         "no labels",
     ),
     "reconstructions smaller than a window": (
@@ -225,7 +225,7 @@ ASKED: dict[str, tuple[str, tuple[str, ...], str]] = {
         "--cond",
     ),
     "more reconstructions than images": ("run", ("--reconstructions", "--num", "5"), "--num"),
-    "a split": ("run", ("--split", "test"), "split"),
+    "a split": ("run", ("--a-split", "test"), "split"),
     "another size": ("run", ("--real", "bright", "--size", "9"), "--size"),
     "a set whose name is no text": ("run", ("--real", os.fsdecode(b"\xff")), r"\xff: data.source"),
     "best of a run without": ("run/best", (), "no such file"),

@@ -218,7 +218,7 @@ CASES = [
     ),
     Case(
         "statistics and a split",
-        ("fid", "bright", "--real", "s.safetensors", "--real-split", "test"),
+        ("fid", "bright", "--real", "s.safetensors", "--split", "test"),
         "split",
         saved(),
     ),
