@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from hvae.checkpoint.files import read_json
 from hvae.checkpoint.folder import BEST, LATEST, named_by, newest_complete
+from hvae.checkpoint.refined import load_refiner
 from hvae.checkpoint.state import STATE, damage, read_state
 from hvae.checkpoint.tensors import check_finite, check_tensors, read_tensors
 from hvae.errors import UserError
@@ -22,7 +23,7 @@ _WANTED = "wanted a run folder, a checkpoint folder or a .safetensors file"
 def load(
     run_or_checkpoint: str | Path, *, device: torch.device | str | None = None, ema: bool = True
 ) -> HVAE:
-    """Returns the trained model of a run, in evaluation mode.
+    """Returns the trained model of a run, in evaluation mode, with its refiner if it has one.
 
     The newest complete checkpoint of a run is taken, with a warning if a newer one is damaged. One
     that is named itself has to be unchanged since it was saved.
@@ -37,7 +38,11 @@ def load(
         UserError: if there is no such thing, it is damaged, or tensors are missing, not finite, or
             have other shapes than the configuration says; which ones.
     """
-    return load_weights(find_weights(Path(run_or_checkpoint), ema=ema), device=device)
+    weights = find_weights(Path(run_or_checkpoint), ema=ema)
+    model = load_weights(weights, device=device)
+    if ema:
+        model.refine_with(load_refiner(weights, model))
+    return model
 
 
 def find_weights(path: Path, *, ema: bool = True) -> Path:

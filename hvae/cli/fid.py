@@ -18,7 +18,7 @@ from hvae.cli.fid_options import (
     Weights,
     part_of_set,
 )
-from hvae.cli.options import Cond, Json, Seed
+from hvae.cli.options import Cond, Json, Refined, Seed
 from hvae.cli.output import note, print_result
 from hvae.cli.sample import Output
 from hvae.cli.sides import Reading, open_side
@@ -99,6 +99,7 @@ def fid(
         PartName | None,
         typer.Option(show_default="test where A has one, else all", help="Which images of A."),
     ] = None,
+    refined: Refined = None,
     size: Size = None,
     skip_bad: SkipBad = False,
     batch: Batch = 64,
@@ -118,7 +119,7 @@ def fid(
     if not math.isfinite(guidance):
         raise UserError(f"--guidance: wanted a number, got {guidance}")
     names = tuple(name.strip() for name in metrics.split(","))
-    reading = Reading(seed=seed, size=size, skip_bad=skip_bad)
+    reading = Reading(seed=seed, size=size, skip_bad=skip_bad, refined=refined)
     made = Made(
         count=num_images or SAMPLES,
         temperatures=_temperatures(temperature),

@@ -20,6 +20,7 @@ from hvae.cli.info import info
 from hvae.cli.output import example, fail, plain_warnings
 from hvae.cli.plot import plot
 from hvae.cli.reconstruct import reconstruct
+from hvae.cli.refine import refine
 from hvae.cli.sample import sample
 from hvae.cli.train import train
 from hvae.cli.vdvae import export_vdvae, import_vdvae
@@ -83,6 +84,9 @@ app.command(
         "hvae train configs/own_images_256.yaml data.source=~/photos"
     )
 )(train)
+app.command(
+    epilog=example("hvae refine runs/fashion-mini\nhvae refine runs/a refine.images=200000")
+)(refine)
 app.command(epilog=example("hvae sample runs/fashion-mini -n 64 -o samples.png"))(sample)
 app.command(epilog=example("hvae reconstruct runs/fashion-mini -n 16 -o pairs.png"))(reconstruct)
 app.command(epilog=example("hvae plot runs/a runs/b -o curves.png\nhvae plot runs/a --json"))(plot)

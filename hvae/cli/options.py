@@ -43,5 +43,13 @@ Cond = Annotated[
         "data says of each image.",
     ),
 ]
+Refined = Annotated[
+    bool | None,
+    typer.Option(
+        "--refined/--unrefined",
+        show_default="refined if hvae refine has been run",
+        help="Images as the refiner makes them, or as the likelihood model alone does.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the noise.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hvae.cli.options import Data, Json, Run, Seed
+from hvae.cli.options import Data, Json, Refined, Run, Seed
 from hvae.cli.output import print_result, writing
 from hvae.errors import UserError
 
@@ -46,6 +46,7 @@ def reconstruct(
     mode: Annotated[
         Mode, typer.Option(help="A draw from the posterior, or its mean.")
     ] = Mode.SAMPLE,
+    refined: Refined = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -60,7 +61,7 @@ def reconstruct(
     from hvae.cli.run import open_data, open_model, weights_record
     from hvae.data import save_grid
 
-    model, weights = open_model(run)
+    model, weights = open_model(run, refined=refined)
     source = open_data(weights, model, data, "test")
     originals = torch.stack([source[i] for i in range(min(num_images, len(source)))])
     cond = conditions_of(model, source, originals, 0)
@@ -77,6 +78,7 @@ def reconstruct(
         "split": source.split,
         "groups": model.num_groups if groups is None else groups,
         "mode": mode.value,
+        "refined": model.refiner is not None,
         "seed": seed,
         **weights_record(weights),
     }

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from hvae.models import HVAE
 
 
-def open_model(run: Path) -> tuple["HVAE", Path]:
+def open_model(run: Path, *, refined: bool | None = False) -> tuple["HVAE", Path]:
     """Returns a run's model with its averaged weights, on the first GPU, and their file.
+
+    With its refiner too: if `refined` is True, or None and there is one.
 
     What else a verb wants to know of the run it asks by that file: a run in training may commit
     another checkpoint meanwhile.
@@ -23,7 +25,12 @@ def open_model(run: Path) -> tuple["HVAE", Path]:
 
     weights = checkpoint.find_weights(run)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return checkpoint.load_weights(weights, device=device), weights
+    model = checkpoint.load_weights(weights, device=device)
+    if refined is not False:
+        model.refine_with(checkpoint.load_refiner(weights, model))
+    if refined and model.refiner is None:
+        raise UserError(f"--refined: {run} has no refiner for these weights; run hvae refine first")
+    return model, weights
 
 
 def open_data(weights: Path, model: "HVAE", word: str | None, split: "Split") -> "ImageSource":

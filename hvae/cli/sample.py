@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvae.cli.options import Cond, Json, Run, Seed
+from hvae.cli.options import Cond, Json, Refined, Run, Seed
 from hvae.cli.output import print_result, progress, writing
 from hvae.errors import UserError
 
@@ -44,7 +44,7 @@ def sample(
         float, typer.Option(min=0.0, help="Scale of the latents' standard deviations.")
     ] = 1.0,
     output: Annotated[
-        Output, typer.Option(help="A draw from the likelihood, or its mean.")
+        Output, typer.Option(help="Unrefined: a draw from the likelihood, or its mean.")
     ] = Output.SAMPLE,
     cond: Cond = None,
     guidance: Annotated[
@@ -63,6 +63,7 @@ def sample(
             help="Its weight for standard deviations.",
         ),
     ] = None,
+    refined: Refined = None,
     seed: Seed = 0,
     first_index: Annotated[
         int,
@@ -77,7 +78,7 @@ def sample(
     from hvae.cli.condition import read_condition
     from hvae.cli.run import open_model, weights_record
 
-    model, weights = open_model(run)
+    model, weights = open_model(run, refined=refined)
     told = read_condition(cond, model, weights)
     pull = (guidance, guidance if guidance_std is None else guidance_std)
     images = _draw(
@@ -97,6 +98,7 @@ def sample(
         "num_images": num_images,
         "temperature": temperature,
         "output": output.value,
+        "refined": model.refiner is not None,
         "cond": cond,
         "guidance": list(pull),
         "seed": seed,

@@ -24,11 +24,13 @@ class Reading:
         seed: chooses the images, where not all are taken.
         size: side in pixels that images are fitted to. None: their own, or a run's.
         skip_bad: leave unreadable files out.
+        refined: runs make refined images. None: if they have a refiner.
     """
 
     seed: int = 0
     size: int | None = None
     skip_bad: bool = False
+    refined: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class RunSide:
         """What names it."""
         from hvae.cli.run import weights_record
 
-        return dict(weights_record(self.weights))
+        return {**weights_record(self.weights), "refined": self.model.refiner is not None}
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def open_side(
         from hvae.cli.run import open_model
 
         _refuse_split(word, part)
-        return RunSide(*open_model(path))
+        return RunSide(*open_model(path, refined=reading.refined))
     return _open_set(word, part, count, reading, run)
 
 

@@ -17,6 +17,7 @@ def reconstruct(
     seed: int = 0,
     first_index: int = 0,
     cond: Tensor | None = None,
+    refined: bool | None = None,
 ) -> Tensor:
     """Returns reconstructions from the coarsest `groups` latent groups, uint8 (N, C, H, W).
 
@@ -31,6 +32,7 @@ def reconstruct(
         seed: of the posterior draws.
         first_index: global index of the first image, which its draw goes by.
         cond: conditions of the images, for a conditional model.
+        refined: through the model's refiner. None: if there is one.
 
     Raises:
         UserError: `groups` or `mode` is not as above, or the images do not fit the model.
@@ -41,5 +43,7 @@ def reconstruct(
     x = images.to(model.device)
     latents = model.encode(x, cond, mode=mode, seed=seed, first_index=first_index)[:kept]
     if not latents:
-        return model.sample(len(images), temperature=0.0, output="mean", cond=cond, seed=seed)
-    return model.decode(latents, cond, temperature=0.0, seed=seed).mean_image()
+        return model.sample(
+            len(images), temperature=0.0, output="mean", cond=cond, seed=seed, refined=refined
+        )
+    return model.decode_image(latents, cond, seed=seed, refined=refined)

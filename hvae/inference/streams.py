@@ -28,7 +28,7 @@ class Samples:
     Args:
         model: its weights are used as they are.
         count: how many.
-        seed, temperature, output, guidance: as `HVAE.sample` takes them.
+        seed, temperature, output, guidance, refined: as `HVAE.sample` takes them.
         told: conditions of samples `first` to `first + n - 1`, called with both. None: none.
     """
 
@@ -42,9 +42,10 @@ class Samples:
         output: str = "sample",
         told: Told | None = None,
         guidance: float = 1.0,
+        refined: bool | None = None,
     ) -> None:
         self.model, self.count, self.seed = model, count, seed
-        self.temperature, self.output = temperature, output
+        self.temperature, self.output, self.refined = temperature, output, refined
         self.told, self.guidance = told, guidance
 
     def __len__(self) -> int:
@@ -61,6 +62,7 @@ class Samples:
             guidance=self.guidance,
             seed=self.seed,
             first_index=start,
+            refined=self.refined,
         )
         return list(images)
 
@@ -77,6 +79,7 @@ class Reconstructions:
         images: of the model's shape.
         mode: "sample" draws the posterior, "mean" takes its mean.
         seed: of the posterior draws.
+        refined: as `reconstruct` takes it.
         told: conditions of images `first` to `first + n - 1`, called with both. None: none.
     """
 
@@ -88,9 +91,10 @@ class Reconstructions:
         mode: str = "sample",
         seed: int = 0,
         told: Told | None = None,
+        refined: bool | None = None,
     ) -> None:
         self.model, self.images = model, images
-        self.mode, self.seed, self.told = mode, seed, told
+        self.mode, self.seed, self.told, self.refined = mode, seed, told, refined
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,6 +109,7 @@ class Reconstructions:
             seed=self.seed,
             first_index=start,
             cond=self.told and self.told(start, stop - start),
+            refined=self.refined,
         )
         return list(images)
 

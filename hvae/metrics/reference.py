@@ -162,9 +162,8 @@ def _check_header(file: Path, provenance: dict[str, str], shapes: dict[str, list
             f"{file}: its header says format={provenance.get('format')!r}, wanted {FORMAT!r}: a "
             "file that hvae fid-stats wrote"
         )
-    if (
-        "provenance" in provenance
-    ):  # it would be taken for one that says nothing, and not be checked
+    # It would be taken for one that says nothing, and not be checked.
+    if "provenance" in provenance:
         raise UserError(f"{file}: its header says provenance, as no file of hvae fid-stats does")
     if not {"mean", "cov"} <= shapes.keys() <= set(_TENSORS):
         raise UserError(f"{file} holds {', '.join(sorted(shapes)) or 'nothing'}; wanted mean, cov")

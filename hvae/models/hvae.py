@@ -332,13 +332,18 @@ class HVAE(nn.Module):
 
         It does not become a part of the model: neither its state nor its likelihood changes.
         """
-        self.__dict__["refiner"] = refiner
+        self.__dict__["_refiner"] = refiner  # nn.Module's own way would register it
+
+    @property
+    def refiner(self) -> Refiner | None:
+        """What refines images, if anything does."""
+        refiner: Refiner | None = self.__dict__["_refiner"]
+        return refiner
 
     def _refiner_for(self, refined: bool | None) -> Refiner | None:
-        refiner: Refiner | None = self.__dict__["refiner"]
-        if refined and refiner is None:
+        if refined and self.refiner is None:
             raise UserError("refined: this model has no refiner; run hvae refine first")
-        return None if refined is False else refiner
+        return None if refined is False else self.refiner
 
     def _decoded(
         self,

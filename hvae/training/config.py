@@ -8,6 +8,7 @@ from hvae.data.config import DataConfig
 from hvae.models.config import ModelConfig
 from hvae.models.recompute import Level
 from hvae.section import Section
+from hvae.training.refine_config import RefineConfig
 
 Sharding: TypeAlias = Literal["ddp", "fsdp"]
 
@@ -223,6 +224,7 @@ class Config(Section):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+    refine: RefineConfig = RefineConfig()
 
     @model_validator(mode="after")
     def _penalised_weights_are_whole(self) -> Self:

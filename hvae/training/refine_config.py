@@ -32,6 +32,25 @@ class RefineWeights(Section):
     samples too where nothing inside the ladder is corrected."""
 
 
+class HarmConfig(Section):
+    """What refinement may cost at most, on test images; see `hvae.training.harm`."""
+
+    images: int = Field(default=256, ge=16)
+    """Test images, reconstructed, and samples that are looked at."""
+
+    psnr: float = Field(default=1.0, gt=0.0)
+    """Decibels that reconstructions may lose."""
+
+    colour: float = Field(default=8.0, gt=0.0)
+    """Grey levels that the mean of a channel may move."""
+
+    recall: float = Field(default=0.7, ge=0.0, le=1.0)
+    """Share of the recall of unrefined samples that has to stay."""
+
+    most: int = Field(default=2, ge=0)
+    """Times that the adversary is weakened before the stage is given up."""
+
+
 class RefineConfig(Section):
     """How a refiner and its discriminator are trained."""
 
@@ -69,7 +88,17 @@ class RefineConfig(Section):
     ema: float = Field(default=0.999, ge=0.0, lt=1.0)
     """Decay of the averaged refiner, which is what is used."""
 
+    log_every: int = Field(default=1_600, ge=1)
+    """Images between rows of refine/metrics.jsonl."""
+
+    sample_every: int = Field(default=16_000, ge=1)
+    """Images between sheets that show unrefined images beside refined ones."""
+
+    checkpoint_every: int = Field(default=8_000, ge=1)
+    """Images between checks for harm; what passes one is saved."""
+
     weights: RefineWeights = RefineWeights()
+    harm: HarmConfig = HarmConfig()
     refiner: RefinerConfig = RefinerConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
 

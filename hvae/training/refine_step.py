@@ -76,6 +76,7 @@ class RefineStepper:
         self.noise_seed = derive_seed(seed, "refine")
         self.averages = torch.zeros(2, device=model.device)  # of logits: real, fake
         self.steps = self.images = self.nonfinite_in_row = 0
+        self.adversary = 1.0  # what the weight of the adversarial loss is multiplied with
 
     def step(self, x: Tensor, cond: Tensor | None = None) -> RefineReport:
         """Takes a step of the discriminator and one of the refiner.
@@ -194,7 +195,10 @@ class RefineStepper:
             ),
             "lowpass": self._moved(real, fake, unrefined, half),
         }
-        total = sum(getattr(weights, name) * value for name, value in told.items())
+        scales = {"adversarial": self.adversary}
+        total = sum(
+            scales.get(name, 1.0) * getattr(weights, name) * value for name, value in told.items()
+        )
         found = self._take("refiner", self.refiner, total, told, lr)
         if found[1]:
             self.ema.update(self.refiner)
@@ -250,16 +254,17 @@ class RefineStepper:
             "averages": {"logits": self.averages},
         }
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, float]:
         """Returns the rest of a checkpoint as JSON values."""
         return {
             "step": self.steps,
             "images": self.images,
             "ema_updates": self.ema.updates,
             "nonfinite_in_row": self.nonfinite_in_row,
+            "adversary": self.adversary,
         }
 
-    def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, int]) -> None:
+    def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Restores what `tensors` and `state_dict` returned."""
         self.refiner.load_state_dict(tensors["refiner"])
         self.discriminator.load_state_dict(tensors["discriminator"])
@@ -272,7 +277,7 @@ class RefineStepper:
             self.optimizers[name].state.clear()
             load_optimizer_tensors(module, self.optimizers[name], tensors[file])
         self.steps, self.images = state["step"], state["images"]
-        self.nonfinite_in_row = state["nonfinite_in_row"]
+        self.nonfinite_in_row, self.adversary = state["nonfinite_in_row"], state["adversary"]
 
 
 def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:

@@ -27,8 +27,9 @@ from hvae.training.step import Stepper
 # What may differ between the command that began a run and one that goes on with it: lengths and
 # intervals, and what has no influence on the weights beyond rounding.
 _FREE = {
-    "runs_dir", "eval", "data.workers", "train.images", "train.keep_last", "train.keep_best",
-    "train.log_every", "train.sample_every", "train.checkpoint_every", "train.eval_every",
+    "runs_dir", "eval", "refine", "data.workers", "train.images", "train.keep_last",
+    "train.keep_best", "train.log_every", "train.sample_every", "train.checkpoint_every",
+    "train.eval_every",
     "train.guard.max_rollbacks", "train.log_to", "train.sharding", "train.memory_gib",
     "train.checkpoint_activations",
 }  # fmt: skip

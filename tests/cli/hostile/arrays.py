@@ -247,7 +247,10 @@ CASES = [
     ),
     *(
         Case(
-            f"idx with {name}", ("fid", "idx:a", "--real", "bright", "--a-split", "test"), told, make
+            f"idx with {name}",
+            ("fid", "idx:a", "--real", "bright", "--a-split", "test"),
+            told,
+            make,
         )
         for name, (make, told) in IDXS.items()
     ),

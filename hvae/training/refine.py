@@ -1,0 +1,349 @@
+"""`refine`: the adversarial stage of a trained run, resumable at any point.
+
+    RUN/refine/metrics.jsonl  samples/  latest  checkpoints/step-<n>/{ema,refiner,...}.safetensors
+
+The run itself is only read. Each checkpoint has passed a check for harm on test images; a stage
+that does harm goes back to its last one with half the weight of the adversary.
+"""
+
+import fcntl
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hvae import __version__, checkpoint
+from hvae.data import ImageSource, Loader, open_source, save_grid, worker_count
+from hvae.data.originals import Chosen
+from hvae.errors import TrainingError, UserError
+from hvae.models import HVAE
+from hvae.ops.philox import derive_seed, make_rng
+from hvae.training.config import Config
+from hvae.training.config_file import load_config
+from hvae.training.harm import Harm, find_harm
+from hvae.training.metrics_log import Meter, MetricsLog
+from hvae.training.progress import TrainingProgress
+from hvae.training.refine_config import RefineConfig
+from hvae.training.refine_step import RefineReport, RefineStepper
+from hvae.training.signals import StopRequest, stop_on_signal
+
+_SHEET = 32  # images on a sheet, each unrefined and refined
+
+
+@dataclass(frozen=True)
+class RefineResult:
+    """Where the stage stands when `refine` returns.
+
+    Attributes:
+        run: the run folder.
+        images: real images seen.
+        harm: what refined images differ by, at the last check; None before the first.
+        weakened: times that the adversary was weakened because of harm.
+        stopped: by a signal, after saving.
+    """
+
+    run: Path
+    images: int
+    harm: Harm | None
+    weakened: int
+    stopped: bool
+
+
+def refine(
+    run: Path, overrides: Sequence[str] = (), *, device: torch.device | str | None = None
+) -> RefineResult:
+    """Trains a refiner for a run, from its last checkpoint if there is one.
+
+    On one machine and device kind the result is the same, bit for bit, however often it was stopped
+    on the way. The run's weights, and so its likelihood, are not touched.
+
+    Args:
+        run: a finished run folder.
+        overrides: `refine.key=value` and `data.workers=...`; the rest is the run's own.
+        device: None takes the GPU if there is one.
+
+    Raises:
+        UserError: there is no such run, a key is not of this stage, or the stage was begun with
+            others.
+        TrainingError: it keeps doing harm, or diverges.
+    """
+    for text in overrides:
+        if not text.startswith(("refine.", "data.workers=")):
+            raise UserError(f"{text}: hvae refine takes refine.KEY=VALUE and data.workers=...")
+    weights = checkpoint.find_weights(run)
+    config = load_config(_config_file(run), overrides)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = checkpoint.load_weights(weights, device=device)
+    train, test = open_source(config.data, "train"), open_source(config.data, "test")
+    folder = run / checkpoint.REFINE
+    with (
+        _locked(folder),
+        stop_on_signal() as stop,
+        checkpoint.full_disk_is_told(folder),
+    ):
+        return _Refinement(run, weights, config, model, train, test).go(stop)
+
+
+class _Refinement:
+    """The parts of the stage, and what happens when."""
+
+    def __init__(
+        self,
+        run: Path,
+        weights: Path,
+        config: Config,
+        model: HVAE,
+        train: ImageSource,
+        test: ImageSource,
+    ) -> None:
+        self.run, self.folder = run, run / checkpoint.REFINE
+        self.base = hashlib.sha256(weights.read_bytes()).hexdigest()
+        self.config, self.settings = config, config.refine
+        self.train, self.test = train, test
+        count = min(self.settings.harm.images, len(test))
+        self.held_out = Chosen(test, count, seed=config.seed)
+        self.stepper = RefineStepper(model, self.settings, config.seed)
+        self.log = MetricsLog(self.folder / "metrics.jsonl")
+        self.meter = Meter()
+        self.harm: Harm | None = None
+        self.weakened = 0
+
+    @property
+    def total(self) -> int:
+        """Images of the stage, in whole batches."""
+        batch = self.settings.batch
+        return math.ceil(self.settings.images / batch) * batch
+
+    def go(self, stop: StopRequest) -> RefineResult:
+        """Goes on from the last checkpoint to the end of the stage, or to a signal."""
+        latest = checkpoint.newest_complete(self.folder)
+        if latest.checkpoint is not None:
+            self._restore(latest.checkpoint)
+        elif latest.damaged:
+            raise UserError(f"{self.folder}: no checkpoint of it is complete; {latest}")
+        else:
+            self.log.cut_after(-1)
+        with TrainingProgress(self.total, self.stepper.images) as progress:
+            while self.stepper.images < self.total:
+                if self._train(stop, progress):
+                    return self._result(stopped=True)
+        return self._result(stopped=False)
+
+    def _train(self, stop: StopRequest, progress: TrainingProgress) -> bool:
+        """Goes on until the end, a signal (True), or harm, after which it is called again."""
+        for x, cond in self._batches():
+            before = self.stepper.images
+            report = self.stepper.step(x, cond)
+            self._note(report)
+            now, done = self.stepper.images, self.stepper.images >= self.total
+            progress.update(now)
+            if self._due(self.settings.log_every, before):
+                row = self._log()
+                progress.report(now, _line(row))
+            if done or self._due(self.settings.sample_every, before):
+                self._sheet(f"{now:09}")
+            if (done or self._due(self.settings.checkpoint_every, before)) and not self._checked(
+                progress
+            ):
+                return False
+            if stop.requested:
+                if self._find_harm() is None:
+                    self._save()
+                return True
+        return False
+
+    def _due(self, interval: int, before: int) -> bool:
+        return self.stepper.images // interval > before // interval
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        model = self.stepper.model
+        loader = Loader(
+            self.train,
+            batch=self.settings.batch,
+            seed=derive_seed(self.config.seed, "refine data"),
+            flip=self.config.data.flip,
+            workers=worker_count(self.config.data.workers, model.device),
+        )
+        seed = derive_seed(self.config.seed, "refine condition")
+        for batch in loader.batches(self.stepper.images, self.total):
+            x = batch.images.to(model.device)
+            rng = make_rng(seed, batch.position, model.device)
+            yield x, model.condition_of(x, batch.labels, batch.conditions, rng=rng)
+
+    def _note(self, report: RefineReport) -> None:
+        self.meter.add(skipped=float(report.skipped))
+        if not report.skipped:
+            values = asdict(report)
+            del values["skipped"]
+            self.meter.add(**values)
+
+    def _log(self) -> dict[str, Any]:
+        stepper = self.stepper
+        row = {"kind": "refine", "step": stepper.steps, "images": stepper.images}
+        row |= {**self.meter.means(), "adversary": stepper.adversary}
+        self.log.append(row)
+        return row
+
+    @contextmanager
+    def _averaged(self) -> Iterator[HVAE]:
+        """Lends the model with the averaged refiner."""
+        model, refiner = self.stepper.model, self.stepper.refiner
+        with self.stepper.ema.applied_to(refiner):
+            model.refine_with(refiner.eval())
+            try:
+                yield model
+            finally:
+                model.refine_with(None)
+                refiner.train()
+
+    def _checked(self, progress: TrainingProgress) -> bool:
+        """Saves what does no harm; otherwise goes back with half the adversary, and says so."""
+        reason = self._find_harm()
+        assert self.harm is not None
+        row = {"kind": "harm", "step": self.stepper.steps, "images": self.stepper.images}
+        self.log.append({**row, **self.harm.row(), "reason": reason})
+        if reason is None:
+            self._save()
+            return True
+        self._weaken(reason, progress)
+        return False
+
+    def _find_harm(self) -> str | None:
+        """Looks at the averaged refiner; returns what is worse than it may be."""
+        with self._averaged() as model:
+            self.harm = find_harm(model, self.held_out, self.config.seed)
+        return self.harm.beyond(self.settings.harm)
+
+    def _weaken(self, reason: str, progress: TrainingProgress) -> None:
+        at, weakened = self.stepper.images, self.weakened + 1
+        if weakened > self.settings.harm.most:
+            raise TrainingError(
+                f"refinement does harm after {at:,} images ({reason}), and went on doing so with "
+                f"the adversary weakened {self.weakened} times. What was harmless is in "
+                f"{self.folder}; begin anew without that folder and with a lower "
+                "refine.weights.adversarial or refine.lr"
+            )
+        adversary = self.stepper.adversary / 2
+        latest = checkpoint.newest_complete(self.folder).checkpoint
+        if latest is not None:
+            self._restore(latest)
+        else:
+            self.stepper = RefineStepper(self.stepper.model, self.settings, self.config.seed)
+            self.meter = Meter()
+            self.log.cut_after(-1)
+        self.stepper.adversary, self.weakened = adversary, weakened
+        self.log.append(
+            {
+                "kind": "alarm",
+                "step": self.stepper.steps,
+                "images": self.stepper.images,
+                "from_images": at,
+                "reason": reason,
+                "adversary": adversary,
+            }
+        )
+        self._save()  # or the alarm would be forgotten by the next one, or by a kill
+        progress.update(self.stepper.images)
+        progress.say(
+            f"harm after {at:,} images: {reason}. Back at {self.stepper.images:,} images with "
+            f"{adversary:g} of the adversary's weight"
+        )
+
+    def _sheet(self, stem: str) -> None:
+        """Samples, each unrefined and refined, of the same latents."""
+        with self._averaged() as model:
+            pairs = [
+                model.sample(_SHEET, output="mean", seed=self.config.seed, refined=refined)
+                for refined in (False, True)
+            ]
+        images = torch.stack(pairs, 1).flatten(0, 1)
+        if images.ndim == 4:
+            save_grid(images, self.folder / "samples" / f"samples-{stem}.png", columns=8)
+
+    def _save(self) -> None:
+        state = {
+            **self.stepper.state_dict(),
+            "base": self.base,
+            "weakened": self.weakened,
+            "harm": None if self.harm is None else asdict(self.harm),
+            "meter": self.meter.state_dict(),
+            "log_rows": self.log.length,
+            "config": self.settings.model_dump(mode="json"),
+            "versions": {"hvae": __version__, "torch": torch.__version__},
+        }
+        tensors = self.stepper.tensors()
+        checkpoint.save(self.folder, self.stepper.steps, tensors, state, keep_last=2)
+
+    def _restore(self, folder: Path) -> None:
+        state = checkpoint.read_state(folder)
+        if state.get("base") != self.base:
+            raise UserError(
+                f"{self.folder} refines other weights than this run has now; remove that folder to "
+                "begin anew"
+            )
+        _check_same(state["config"], self.settings, self.folder)
+        tensors = {}
+        for stem in self.stepper.tensors():
+            tensors[stem] = checkpoint.read_tensors(folder / f"{stem}.safetensors")
+        self.stepper.load(tensors, state)
+        self.meter.load_state_dict(state["meter"])
+        self.weakened = state["weakened"]
+        self.harm = None if state["harm"] is None else Harm(**state["harm"])
+        self.log.cut_after(self.stepper.steps, state["log_rows"])
+
+    def _result(self, *, stopped: bool) -> RefineResult:
+        return RefineResult(self.run, self.stepper.images, self.harm, self.weakened, stopped)
+
+
+_FREE = {"images", "log_every", "sample_every", "checkpoint_every", "harm"}
+
+
+def _check_same(saved: dict[str, Any], asked: RefineConfig, folder: Path) -> None:
+    now = asked.model_dump(mode="json")
+    differing = [
+        f"refine.{key}={saved.get(key)} (now {now[key]})"
+        for key in now
+        if key not in _FREE and saved.get(key) != now[key]
+    ]
+    if differing:
+        raise UserError(
+            f"{folder}: this stage was begun with {'; '.join(differing)}. Use the same values to "
+            "go on, or remove that folder to begin anew"
+        )
+
+
+def _config_file(run: Path) -> Path:
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{run}: wanted a run folder; it holds no config.yaml")
+    return file
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the folder, made if missing, against a second stage."""
+    with ExitStack() as held:
+        try:
+            folder.mkdir(exist_ok=True)
+            lock = held.enter_context((folder / ".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process refines this run") from None
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+        yield
+
+
+def _line(row: dict[str, Any]) -> str:
+    if "margin" not in row:
+        return "no step was finite"
+    return (
+        f"margin {row['margin']:.2f}  D {row['discriminator']:.3f}  "
+        f"adversarial {row['adversarial']:.3f}  L1 {row['l1']:.4f}"
+    )
