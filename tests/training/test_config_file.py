@@ -107,7 +107,7 @@ def test_the_resolved_file_reads_back_unchanged(write: Write, name: str) -> None
         ("train.free_bits=1", 'unknown key "train.free_bits"; did you mean'
          ' "train.objective.free_bits"?'),
         ("colour=3", 'unknown key "colour"; known here: name, seed, runs_dir, data, model,'
-         " train, eval"),
+         " train, eval, refine"),
         ("train.lr=fast", '"train.lr": wanted a number, got "fast"'),
         ("train.lr=0", '"train.lr": wanted a number above 0.0, got 0'),
         ("train.lr=true", '"train.lr": wanted a number, got true'),
