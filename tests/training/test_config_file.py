@@ -106,7 +106,7 @@ def test_the_resolved_file_reads_back_unchanged(write: Write, name: str) -> None
         ("trian.lr=3", 'unknown key "trian"; did you mean "train"?'),
         ("train.free_bits=1", 'unknown key "train.free_bits"; did you mean'
          ' "train.objective.free_bits"?'),
-        ("colour=3", 'unknown key "colour"; known here: name, seed, runs_dir, data, model,'
+        ("umbrella=3", 'unknown key "umbrella"; known here: name, seed, runs_dir, data, model,'
          " train, eval, refine"),
         ("train.lr=fast", '"train.lr": wanted a number, got "fast"'),
         ("train.lr=0", '"train.lr": wanted a number above 0.0, got 0'),
