@@ -112,5 +112,5 @@ def _cut(model: HVAE, world: World) -> None:
     # in place for the next step.
     for module in (*model.encoder.blocks, *model.decoder.blocks, model):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
-    for method in ("sample", "encode", "decode", "log_weights"):
+    for method in ("sample", "encode", "decode", "decode_image", "log_weights"):
         register_fsdp_forward_method(model, method)
