@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and folders that one process writes to at a time."""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,12 @@ def write_text(file: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     with replacing(file) as stream:
         stream.write(text.encode())
+
+
+def sha256(file: Path) -> str:
+    """Returns the sha256 of a file, hexadecimal, read in pieces."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

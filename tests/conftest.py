@@ -2,7 +2,11 @@
 
 import os
 import random
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,3 +41,23 @@ def _reproducible() -> Iterator[None]:
     torch.manual_seed(0)
     with poisoned_memory():
         yield
+
+
+@pytest.fixture
+def held_elsewhere() -> Callable[[Path], AbstractContextManager[None]]:
+    """Holds a lock file in another process until the context ends."""
+    code = (
+        "import sys; from pathlib import Path; from hvae.files import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
+    )
+
+    @contextmanager
+    def hold(file: Path) -> Iterator[None]:
+        command = [sys.executable, "-c", code, str(file)]
+        with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            yield
+            other.communicate("")
+
+    return hold

@@ -1,7 +1,6 @@
 """Reading and hashing the files of a run, and a full disk told in one line."""
 
 import errno
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hvae.errors import StorageError, UserError
+from hvae.files import sha256
 
 # A disk, quota or file-size limit that is full, and a device that went read-only.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -32,12 +32,6 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{file}: wanted a JSON object, got {type(values).__name__}")
     return values
-
-
-def sha256(file: Path) -> str:
-    """Returns the sha256 of a file, read in pieces."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_of(files: Iterable[Path]) -> list[str]:

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hvae.checkpoint.files import sha256
 from hvae.checkpoint.folder import CHECKPOINTS, newest_complete
 from hvae.checkpoint.state import read_state
 from hvae.checkpoint.tensors import check_finite, check_tensors, read_tensors
 from hvae.errors import UserError
+from hvae.files import sha256
 from hvae.models import HVAE
 from hvae.models.refiner import Refiner, RefinerConfig
 

@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hvae.checkpoint.files import check_space, full_disk_is_told, sha256
+from hvae.checkpoint.files import check_space, full_disk_is_told
 from hvae.checkpoint.folder import BEST, LATEST, named_by, point, prune, step_folder, take_name
 from hvae.checkpoint.state import file_hashes, read_state, write_state
 from hvae.errors import UserError
-from hvae.files import sync, write_text
+from hvae.files import sha256, sync, write_text
 
 _STATE_BYTES = 1 << 16  # of state.json and headers, generously
 

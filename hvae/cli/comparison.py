@@ -1,6 +1,8 @@
 """Both sides of `hvae fid`, measured, scored, and told."""
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hvae.cli.candidates import SAMPLES, Candidate, Made, candidates
@@ -33,7 +35,7 @@ class Comparison:
     def results(self, measuring: "Measuring", scoring: "Scoring") -> dict[str, Any]:
         """Returns the record: a row for every score under "results", and what they depend on.
 
-        Every process takes part in measuring; the scores are the same in all of them.
+        Every process takes part in measuring; the first one scores, and tells the others.
         """
         from hvae.metrics.score import cautions
 
@@ -43,18 +45,19 @@ class Comparison:
         rows: list[dict[str, Any]] = []
         if found is not None:
             n_fake = found.count
-            with measuring.scoring():
-                scores = scoring(found.statistics, reference)
-            rows += [{"n_fake": n_fake, **score.record()} for score in scores]
+            known = found.statistics
+            scores = measuring.scored(lambda: scoring(known, reference))
+            rows += [{"n_fake": n_fake, **score} for score in scores]
         else:
             assert not isinstance(self.fake, FileSide)
             for candidate in candidates(self.fake, self.real, self.made):
                 n_fake = len(candidate.images)
                 made = measuring.rows(candidate.images, candidate.what, candidate.originals)
-                with measuring.scoring():
-                    scores = list(_scores(candidate, made, reference, real_rows, scoring))
+                scores = measuring.scored(
+                    partial(_scores, candidate, made, reference, real_rows, scoring)
+                )
                 at = {} if candidate.temperature is None else {"temperature": candidate.temperature}
-                rows += [{**at, "n_fake": n_fake, **score.record()} for score in scores]
+                rows += [{**at, "n_fake": n_fake, **score} for score in scores]
         notes = differences(self.fake, self.real)
         notes += cautions(n_fake, reference.count, measuring.extractor.dim, scoring.metrics)
         return {
@@ -85,18 +88,14 @@ class Comparison:
         if not (isinstance(self.fake, RunSide) and isinstance(self.real, SetSide)):
             return None
         from hvae.cli.run import saved_data, valid_data
-        from hvae.data import DataConfig, open_source
 
         weights = self.fake.weights
         try:
             trained = valid_data(saved_data(weights), str(weights.parent)).source
         except UserError:
             return None
-        source = self.real.images.source
-        return (
-            open_source(DataConfig(source=trained), "train").name == source.name
-            and source.split != "test"
-        )
+        same = Path(trained).expanduser().resolve() == Path(self.real.word).expanduser().resolve()
+        return same and self.real.images.source.split != "test"
 
 
 def _scores(

@@ -62,12 +62,15 @@ def evaluate(
     The noise of an image depends on its index and the seed alone, so the batch size changes no
     digit that matters.
     """
-    from hvae.cli.run import open_data, open_model, weights_record
+    from hvae.cli.run import open_data, open_model, saved_data, weights_record
     from hvae.metrics import evaluate_likelihood
 
     model, file = open_model(run)
     source = open_data(file, model, data, split.value)
-    compare = _comparing(RunSide(model, file), source, features, fid_samples, seed) if fid else None
+    compare = None
+    if fid:
+        word = data or saved_data(file)["source"]
+        compare = _comparing(RunSide(model, file), source, word, features, fid_samples, seed)
     with progress("images scored", min(images or len(source), len(source))) as update:
         result = evaluate_likelihood(
             model,
@@ -103,7 +106,7 @@ def evaluate(
 
 
 def _comparing(
-    run: RunSide, source: "ImageSource", features: str, samples: int, seed: int
+    run: RunSide, source: "ImageSource", word: str, features: str, samples: int, seed: int
 ) -> Callable[[], dict[str, Any]]:
     """Returns what compares samples of a run with images, once the network is there."""
     from hvae.cli.measuring import Measuring
@@ -115,7 +118,7 @@ def _comparing(
     world = World()
     extractor = open_extractor(features, device=world.device)
     scoring = Scoring(("fid",), extractor.frechet_name, extractor.kernel_name, seed=seed)
-    comparison = Comparison(run, SetSide(Chosen(source)), Made(samples, seed=seed))
+    comparison = Comparison(run, SetSide(Chosen(source), word), Made(samples, seed=seed))
     return lambda: comparison.results(Measuring(extractor, world), scoring)
 
 

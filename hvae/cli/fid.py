@@ -111,8 +111,7 @@ def fid(
     The number is the same, to the last digit, for every batch size and number of processes
     (torchrun -m hvae fid ...), and its record says all that it depends on. Nothing is written.
     """
-    from hvae.cli.measuring import Measuring
-    from hvae.metrics.features import open_extractor
+    from hvae.cli.measuring import Measuring, open_network
     from hvae.metrics.score import Scoring
     from hvae.training.distributed import joined
 
@@ -130,10 +129,8 @@ def fid(
         reconstructions=reconstructions,
     )
     with joined() as world, speaking_as_one(world):
+        extractor = open_network(features, protocol, weights, world, download=download)
         with world.agreed():
-            extractor = open_extractor(
-                features, protocol=protocol, weights=weights, download=download, device=world.device
-            )
             scoring = Scoring(
                 names,
                 extractor.frechet_name,

@@ -60,8 +60,7 @@ def fid_stats(
 
     The file says which images, network and protocol it is of, and is refused with others.
     """
-    from hvae.cli.measuring import Measuring
-    from hvae.metrics.features import open_extractor
+    from hvae.cli.measuring import Measuring, open_network
     from hvae.metrics.reference import save_reference
     from hvae.training.distributed import joined
 
@@ -70,9 +69,8 @@ def fid_stats(
     with joined() as world, speaking_as_one(world):
         with world.agreed():
             check_writable(out)
-            extractor = open_extractor(
-                features, protocol=protocol, weights=weights, download=download, device=world.device
-            )
+        extractor = open_network(features, protocol, weights, world, download=download)
+        with world.agreed():
             reading = Reading(seed=seed, size=size, skip_bad=skip_bad)
             side = open_side(data, part_of_set(split), num_images, reading)
             if not isinstance(side, SetSide):

@@ -1,8 +1,8 @@
 """How `hvae fid` and `hvae fid-stats` measure images, alone or as one of several processes."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,43 @@ if TYPE_CHECKING:
     from hvae.metrics.collect import Images, Measure
     from hvae.metrics.features import Extractor
     from hvae.metrics.reference import Reference
+    from hvae.metrics.score import Score
     from hvae.training.distributed import World
 
 Rows = dict[str, "Tensor"]
+
+
+def open_network(
+    name: str, protocol: str | None, weights: Path | None, world: "World", *, download: bool
+) -> "Extractor":
+    """Returns the network of a name in every process; the first one alone fetches and converts.
+
+    Raises:
+        UserError: as `hvae.metrics.features.open_extractor`, in all processes.
+    """
+    from hvae.metrics.features import open_extractor
+    from hvae.metrics.features.inception import INCEPTION
+
+    opened: list[Extractor] = []
+    for turn in (True, False):
+        with (
+            world.agreed(),
+            progress("bytes of weights", INCEPTION.num_bytes)
+            if download
+            else nullcontext() as done,
+        ):
+            if world.first is turn:
+                opened.append(
+                    open_extractor(
+                        name,
+                        protocol=protocol,
+                        weights=weights,
+                        download=download and turn,
+                        device=world.device,
+                        progress=done and (lambda received, _expected: done(received)),
+                    )
+                )
+    return opened[0]
 
 
 @dataclass
@@ -54,6 +88,7 @@ class Measuring:
         Raises:
             UserError: an image cannot be read, or its features are not finite; which one.
         """
+        from hvae.metrics.collect import part_of
         from hvae.metrics.measures import features_by, fidelity_to
         from hvae.training.sample_quality import measured
 
@@ -62,7 +97,8 @@ class Measuring:
             measures["sharpness"] = self._sharpness_of
         if beside is not None:
             measures["fidelity"] = fidelity_to(beside)
-        with progress(what, len(images)) if self.world.first else nullcontext() as update:
+        part = part_of(len(images), self.world.rank, self.world.size)
+        with progress(what, len(part)) if self.world.first else nullcontext() as update:
             rows = measured(
                 measures,
                 images,
@@ -74,12 +110,18 @@ class Measuring:
         self.images += len(images)
         return rows
 
-    @contextmanager
-    def scoring(self) -> Iterator[None]:
-        """Counts the time inside it as that of scores."""
+    def scored(self, scores: "Callable[[], Iterable[Score]]") -> list[dict[str, Any]]:
+        """Returns the records of scores, computed in the first process, in all of them.
+
+        Raises:
+            UserError: as `scores` does.
+        """
         began = time.monotonic()
-        yield
+        found: list[dict[str, Any]] = self.world.by_first(
+            lambda: [score.record() for score in scores()]
+        )
         self.seconds["scores"] += time.monotonic() - began
+        return found
 
     def read(self, file: Path) -> "Reference":
         """Returns the reference in a file.
@@ -111,8 +153,9 @@ class Measuring:
         content = content_hash(found["sha256"], extractor.sha256, extractor.protocol, chosen)
         provenance = {name: str(value) for name, value in found.items()}
         provenance |= {**self._made_with(), "content_hash": content}
-        with self.scoring():
-            known = statistics(rows["features"])
+        began = time.monotonic()
+        known = statistics(rows["features"]).factored()  # for all that is compared with it
+        self.seconds["scores"] += time.monotonic() - began
         return Reference(known, provenance, rows["features"]), rows
 
     @cached_property

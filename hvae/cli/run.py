@@ -1,10 +1,10 @@
 """Opens what the verbs on a trained run need: its model, its data, and what names its weights."""
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hvae.errors import UserError
+from hvae.files import sha256
 
 if TYPE_CHECKING:
     from hvae.data import DataConfig, ImageSource, Split
@@ -75,9 +75,7 @@ def valid_data(values: dict[str, Any], owner: str) -> "DataConfig":
 
 def weights_record(weights: Path) -> dict[str, str]:
     """Returns what names a file of weights: itself and its sha256."""
-    with weights.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"checkpoint": str(weights), "checkpoint_sha256": sha256}
+    return {"checkpoint": str(weights), "checkpoint_sha256": sha256(weights)}
 
 
 def saved_data(weights: Path) -> dict[str, Any]:

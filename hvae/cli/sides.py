@@ -49,9 +49,10 @@ class RunSide:
 
 @dataclass(frozen=True)
 class SetSide:
-    """Images, and what they are like."""
+    """Images, the DATA word that names them, and what they are like."""
 
     images: "Chosen"
+    word: str
     traits: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def _open_set(
         raise UserError(
             f"{source.name} {source.split}: wanted at least 2 images, got {len(images)}"
         )
-    return SetSide(images, traits)
+    return SetSide(images, config.source, traits)
 
 
 def differences(fake: Side, real: Side) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvae.data.parallel import parallel_map
+from hvae.files import sha256
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def joint_identity(parts: list[Identity]) -> Identity:
 
 def file_sha256(path: Path) -> bytes:
     """The sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return bytes.fromhex(sha256(path))
 
 
 def _header(shape: tuple[int, int, int] | None) -> bytes:

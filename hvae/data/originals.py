@@ -25,7 +25,7 @@ from hvae.data.parallel import parallel_map
 from hvae.data.prepared import changed_files
 from hvae.data.resize import rounded
 from hvae.data.sampler import permuted
-from hvae.data.source import ImageSource, kind_and_path, open_source, stands_alone
+from hvae.data.source import ImageSource, SupportsTake, kind_and_path, open_source, stands_alone
 from hvae.data.split import Split
 from hvae.errors import UserError
 
@@ -133,7 +133,10 @@ class Chosen:
 
     def take(self, start: int, stop: int) -> list[Tensor]:
         """Images `start` to `stop - 1` of the choice, uint8 (C, H, W) each."""
-        return list(parallel_map(self.source.__getitem__, self.rows[start:stop]))
+        rows = self.rows[start:stop]
+        if isinstance(self.source, SupportsTake):
+            return list(self.source.take(np.asarray(rows, dtype=np.int64)))
+        return list(parallel_map(self.source.__getitem__, rows))
 
     @property
     def labelled(self) -> ImageSource:

@@ -245,7 +245,8 @@ class Decoder(nn.Module):
         if guidance is not None:
             # Mixtures are not extrapolated: beyond 1 the conditional state stays what is decoded.
             weight = min(guidance.mean, 1.0)
-            states = {r: torch.lerp(*_null_first(both), weight) for r, both in states.items()}
+            read = states if refiner is not None else {self.finest: states[self.finest]}
+            states = {r: torch.lerp(*_null_first(both), weight) for r, both in read.items()}
         result.state = states[self.finest]
         if refiner is not None:
             result.states = states

@@ -52,30 +52,50 @@ class Harm:
         return {f"harm_{name}": value for name, value in asdict(self).items()}
 
 
+@dataclass(frozen=True)
+class Quality:
+    """What is compared of refined and of unrefined images."""
+
+    psnr: float
+    colour: Tensor  # (C,) means of reconstructions, grey levels
+    recall: float
+
+
 @torch.no_grad()
-def find_harm(model: HVAE, test: Chosen, seed: int) -> Harm:
-    """Returns what the refiner of a model does to reconstructions and samples.
+def quality(model: HVAE, test: Chosen, seed: int, *, refined: bool) -> Quality:
+    """Returns how good reconstructions of test images, and samples, are.
 
     Args:
-        model: with its refiner.
+        model: with its refiner, if they are to be refined.
         test: images that neither was trained on.
         seed: of the draws.
+        refined: whether they are.
     """
     originals = torch.stack(test.take(0, len(test))).to(model.device)
     told = told_by(model, test)
     cond = told and told(0, len(test))
-    rebuilt, drawn = [], []
-    for refined in (False, True):
-        rebuilt.append(reconstruct(model, originals, seed=seed, cond=cond, refined=refined))
-        drawn.append(model.sample(len(test), output="mean", seed=seed, cond=cond, refined=refined))
-    before, after = (psnr(images, originals).mean().item() for images in rebuilt)
-    means = [images.double().mean((0, *range(2, images.ndim))) for images in rebuilt]
-    real = _shapes(originals)
-    recalls = [prdc(_shapes(images), real).recall for images in drawn]
+    rebuilt = reconstruct(model, originals, seed=seed, cond=cond, refined=refined)
+    drawn = model.sample(len(test), output="mean", seed=seed, cond=cond, refined=refined)
+    return Quality(
+        psnr=psnr(rebuilt, originals).mean().item(),
+        colour=rebuilt.double().mean((0, *range(2, rebuilt.ndim))),
+        recall=prdc(_shapes(drawn), _shapes(originals)).recall,
+    )
+
+
+def find_harm(model: HVAE, test: Chosen, seed: int, before: Quality | None = None) -> Harm:
+    """Returns what the refiner of a model does to reconstructions and samples.
+
+    Args:
+        model, test, seed: as `quality`.
+        before: that of unrefined images, where it is known.
+    """
+    before = before or quality(model, test, seed, refined=False)
+    after = quality(model, test, seed, refined=True)
     return Harm(
-        psnr=before - after,
-        colour=(means[1] - means[0]).abs().max().item(),
-        recall=recalls[1] / recalls[0] if recalls[0] else 1.0,
+        psnr=before.psnr - after.psnr,
+        colour=(after.colour - before.colour).abs().max().item(),
+        recall=after.recall / before.recall if before.recall else 1.0,
     )
 
 

@@ -6,12 +6,11 @@ The run itself is only read. Each checkpoint has passed a check for harm on test
 that does harm goes back to its last one with half the weight of the adversary.
 """
 
-import fcntl
-import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,15 @@ import torch
 from torch import Tensor
 
 from hvae import __version__, checkpoint
-from hvae.data import ImageSource, Loader, open_source, save_grid, worker_count
+from hvae.data import ImageSource, Loader, Prefetcher, open_source, save_grid, worker_count
 from hvae.data.originals import Chosen
 from hvae.errors import TrainingError, UserError
+from hvae.files import locked, sha256
 from hvae.models import HVAE
 from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.config import Config
 from hvae.training.config_file import load_config
-from hvae.training.harm import Harm, find_harm
+from hvae.training.harm import Harm, Quality, find_harm, quality
 from hvae.training.metrics_log import Meter, MetricsLog
 from hvae.training.progress import TrainingProgress
 from hvae.training.refine_config import RefineConfig
@@ -103,7 +103,7 @@ class _Refinement:
         test: ImageSource,
     ) -> None:
         self.run, self.folder = run, run / checkpoint.REFINE
-        self.base = hashlib.sha256(weights.read_bytes()).hexdigest()
+        self.base = sha256(weights)
         self.config, self.settings = config, config.refine
         self.train, self.test = train, test
         count = min(self.settings.harm.images, len(test))
@@ -137,7 +137,16 @@ class _Refinement:
 
     def _train(self, stop: StopRequest, progress: TrainingProgress) -> bool:
         """Goes on until the end, a signal (True), or harm, after which it is called again."""
-        for x, cond in self._batches():
+        with closing(self._batches()) as batches:
+            return self._steps(batches, stop, progress)
+
+    def _steps(
+        self,
+        batches: Iterator[tuple[Tensor, Tensor | None]],
+        stop: StopRequest,
+        progress: TrainingProgress,
+    ) -> bool:
+        for x, cond in batches:
             before = self.stepper.images
             report = self.stepper.step(x, cond)
             self._note(report)
@@ -161,7 +170,7 @@ class _Refinement:
     def _due(self, interval: int, before: int) -> bool:
         return self.stepper.images // interval > before // interval
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _batches(self) -> Generator[tuple[Tensor, Tensor | None], None, None]:
         model = self.stepper.model
         loader = Loader(
             self.train,
@@ -171,10 +180,12 @@ class _Refinement:
             workers=worker_count(self.config.data.workers, model.device),
         )
         seed = derive_seed(self.config.seed, "refine condition")
-        for batch in loader.batches(self.stepper.images, self.total):
-            x = batch.images.to(model.device)
-            rng = make_rng(seed, batch.position, model.device)
-            yield x, model.condition_of(x, batch.labels, batch.conditions, rng=rng)
+        left = loader.batches(self.stepper.images, self.total)
+        with Prefetcher(left, model.device) as batches:
+            for batch in batches:
+                x = batch.images
+                rng = make_rng(seed, batch.position, model.device)
+                yield x, model.condition_of(x, batch.labels, batch.conditions, rng=rng)
 
     def _note(self, report: RefineReport) -> None:
         self.meter.add(skipped=float(report.skipped))
@@ -214,10 +225,15 @@ class _Refinement:
         self._weaken(reason, progress)
         return False
 
+    @cached_property
+    def _unrefined(self) -> Quality:
+        """The frozen model's, which no step changes."""
+        return quality(self.stepper.model, self.held_out, self.config.seed, refined=False)
+
     def _find_harm(self) -> str | None:
         """Looks at the averaged refiner; returns what is worse than it may be."""
         with self._averaged() as model:
-            self.harm = find_harm(model, self.held_out, self.config.seed)
+            self.harm = find_harm(model, self.held_out, self.config.seed, self._unrefined)
         return self.harm.beyond(self.settings.harm)
 
     def _weaken(self, reason: str, progress: TrainingProgress) -> None:
@@ -331,8 +347,7 @@ def _locked(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             folder.mkdir(exist_ok=True)
-            lock = held.enter_context((folder / ".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked(folder / ".lock"))
         except BlockingIOError:
             raise UserError(f"{folder}: another process refines this run") from None
         except OSError as error:

@@ -1,7 +1,6 @@
 """The `refine` section: an adversarial stage on a trained and frozen model."""
 
 import math
-from typing import Literal
 
 from pydantic import Field
 
@@ -101,9 +100,6 @@ class RefineConfig(Section):
     harm: HarmConfig = HarmConfig()
     refiner: RefinerConfig = RefinerConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
-
-    unfreeze: Literal["none"] = "none"
-    """What of the model is trained along: nothing, so that its likelihood stays what it is."""
 
     def gamma_at(self, side: int) -> float:
         """Returns gamma at the start, for images of so many pixels on their shorter side."""

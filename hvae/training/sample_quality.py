@@ -13,9 +13,10 @@ from hvae.inference.streams import Samples, Told
 from hvae.metrics.checks import check_finite
 from hvae.metrics.collect import Images, Measure, collect, part_of
 from hvae.metrics.features import open_extractor
-from hvae.metrics.frechet import frechet_distance, frechet_from_features
 from hvae.metrics.measures import features_by
-from hvae.metrics.moments import Statistics, statistics
+from hvae.metrics.moments import statistics
+from hvae.metrics.reference import Reference
+from hvae.metrics.score import Scoring
 from hvae.models import HVAE
 from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.config import EvalConfig
@@ -92,26 +93,23 @@ class SampleQuality:
         self.config, self.world, self.seed = config, world, seed
         self.extractor = open_extractor(config.fid_features, device=world.device)
         self.images = Chosen(test, min(len(test), config.fid_samples), seed=seed)
-        self._real: tuple[Tensor, Statistics] | None = None
+        names = self.extractor.frechet_name, self.extractor.kernel_name
+        self._scoring = Scoring(("fid",), *names)
+        self._real: Reference | None = None
 
     def score(self, model: HVAE) -> dict[str, Any]:
         """Returns what a row of the log says of a model's samples at temperature 1."""
         began = time.monotonic()
         if self._real is None:
             features = self._features(self.images)
-            self._real = features, statistics(features).factored()
-        real, known = self._real
+            self._real = Reference(statistics(features).factored(), features=features)
         told = told_by(model, self.images)
         fake = self._features(Samples(model, self.config.fid_samples, seed=self.seed, told=told))
-        if min(len(fake), len(real)) <= self.extractor.dim:
-            distance = frechet_from_features(fake, real)
-        else:
-            distance = frechet_distance(statistics(fake), known)
+        (score,) = self._scoring(fake, self._real)
         return {
-            "metric": self.extractor.frechet_name,
-            "value": distance,
+            **score.record(),
             "n_fake": len(fake),
-            "n_real": len(real),
+            "n_real": len(self.images),
             "features": self.extractor.name,
             "features_sha256": self.extractor.sha256,
             "protocol": self.extractor.protocol,

@@ -174,6 +174,8 @@ def test_wrong_use(run, tmp_path):
     assert refine(run, [*SMALL, *LENIENT, "refine.images=32"]).images == 32
 
 
-def test_two_stages_on_one_run_are_refused(run):
-    with module._locked(run / "refine"), pytest.raises(UserError, match="another process"):
+def test_two_stages_on_one_run_are_refused(run, held_elsewhere):
+    (run / "refine").mkdir()
+    held = held_elsewhere(run / "refine" / ".lock")
+    with held, pytest.raises(UserError, match="another process refines this run"):
         refine(run, SMALL)

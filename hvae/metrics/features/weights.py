@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hvae.errors import UserError
-from hvae.files import user_path
+from hvae.files import sha256, user_path
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ def file_sha256(path: Path) -> str:
         UserError: it cannot be read.
     """
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -112,13 +111,13 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_state_dict(path: Path, sha256: str) -> dict[str, Tensor]:
+def read_state_dict(path: Path, wanted: str) -> dict[str, Tensor]:
     """Returns the tensors of a file that `torch.save` wrote, its sha256 checked before it is read.
 
     Raises:
         UserError: the sha256 is another, or the content is not a dictionary of tensors.
     """
-    check_sha256(path, sha256)
+    check_sha256(path, wanted)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes torch's reader raise

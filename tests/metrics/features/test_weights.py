@@ -1,10 +1,9 @@
 """Where weights are looked for, how they are checked, and how they are fetched."""
 
 import hashlib
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -241,18 +240,13 @@ def test_a_folder_that_cannot_be_made_is_one_line(server: str, cache: Path) -> N
         download(weights_file(f"{server}/whole"))
 
 
-def test_two_processes_do_not_write_one_file(server: str, cache: Path) -> None:
-
+def test_two_processes_do_not_write_one_file(
+    server: str,
+    cache: Path,
+    held_elsewhere: Callable[[Path], AbstractContextManager[None]],
+) -> None:
     cache.mkdir(parents=True)
-    code = (
-        "import sys; from pathlib import Path; from hvae.files import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code, str(cache / ".w.pth.lock")]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="another process downloads it now"):
-            download(weights_file(f"{server}/whole"))
-        other.communicate("")
+    held = held_elsewhere(cache / ".w.pth.lock")
+    with held, pytest.raises(UserError, match="another process downloads it now"):
+        download(weights_file(f"{server}/whole"))
     assert download(weights_file(f"{server}/whole")).exists()
