@@ -59,8 +59,9 @@ class PixelLikelihood(ABC):
         return f"bits/dim of the upper {self.bits} bits" if self.bits < 8 else _OF_ALL_BITS
 
     def network_input(self, x: Tensor) -> Tensor:
-        """Returns uint8 images (N, C, *S) less the mean and over the std, float32."""
-        return (x.float() - self.input_mean) * (1 / self.input_std)
+        """Returns images (N, C, *S) in 0..255 less the mean and over the std; uint8 as float32."""
+        x = x if x.is_floating_point() else x.float()
+        return (x - self.input_mean) * (1 / self.input_std)
 
     def __call__(self, params: Tensor) -> Distribution:
         """Returns the distribution for head outputs (N, num_parameters, *S).

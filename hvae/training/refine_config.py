@@ -1,6 +1,7 @@
 """The `refine` section: an adversarial stage on a trained and frozen model."""
 
 import math
+from typing import Literal
 
 from pydantic import Field
 
@@ -60,10 +61,13 @@ class RefineConfig(Section):
     """Real images a step: one half stands against its reconstructions, one against samples."""
 
     lr: float = Field(default=3e-4, gt=0.0)
-    """Learning rate of both networks."""
+    """Learning rate of the refiner."""
+
+    lr_discriminator: float = Field(default=3e-4, gt=0.0)
+    """Learning rate of the discriminator."""
 
     lr_final: float = Field(default=0.25, gt=0.0, le=1.0)
-    """What a cosine lowers it to, as a fraction."""
+    """What a cosine lowers both to, as a fraction."""
 
     gamma: float | None = Field(default=None, ge=0.0)
     """Weight of the penalties on the discriminator's gradient at real and made images. Null: by the
@@ -74,6 +78,9 @@ class RefineConfig(Section):
 
     penalty_every: int = Field(default=1, ge=1)
     """Steps between penalties, which then weigh as many times more."""
+
+    judged: Literal["both", "samples", "reconstructions"] = "both"
+    """What the discriminator sees; the other losses of reconstructions stay."""
 
     pairing: Pairing = "relativistic"
     """Form of the adversarial losses."""

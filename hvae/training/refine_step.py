@@ -67,11 +67,11 @@ class RefineStepper:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "refine weights"))
             self.refiner = Refiner(config.refiner, model.config).to(model.device)
-            self.discriminator = Discriminator(config.discriminator, model.config).to(model.device)
+            self.discriminator = Discriminator(config.discriminator, model).to(model.device)
         self.ema = Ema(self.refiner, config.ema)
         self.optimizers = {
             "refiner": _adam(self.refiner, config.lr),
-            "discriminator": _adam(self.discriminator, config.lr),
+            "discriminator": _adam(self.discriminator, config.lr_discriminator),
         }
         self.noise_seed = derive_seed(seed, "refine")
         self.averages = torch.zeros(2, device=model.device)  # of logits: real, fake
@@ -94,20 +94,20 @@ class RefineStepper:
         first, config = self.images, self.config
         self.steps += 1
         self.images += len(x)
-        lr = config.lr * cosine_decay(self.images, config.images, config.lr_final)
+        decay = cosine_decay(self.images, config.images, config.lr_final)
         gamma = config.gamma_at(min(self.model.shape[1:]))
         gamma *= cosine_decay(self.images, config.images // 2, config.gamma_final)
         real = self._real(x, first)
         fake, unrefined = self._fake(x, cond, first)
-        told_d, finite_d, norm_d = self._judge(real, fake.detach(), gamma, lr)
-        told_g, finite_g, norm_g = self._refine(real, fake, unrefined, lr)
+        told_d, finite_d, norm_d = self._judge(real, fake.detach(), gamma, decay)
+        told_g, finite_g, norm_g = self._refine(real, fake, unrefined, decay)
         self._count(finite_d and finite_g)
         return RefineReport(
             **told_d,
             **told_g,
             grad_norm=norm_g,
             grad_norm_discriminator=norm_d,
-            lr=lr,
+            lr=config.lr * decay,
             gamma=gamma,
             skipped=not (finite_d and finite_g),
         )
@@ -145,6 +145,12 @@ class RefineStepper:
         refined = torch.cat([rebuilt, self.refiner.image(drawn, prior.states)])
         return refined / 127.5 - 1, torch.cat([mean, drawn.detach()]) / 127.5 - 1
 
+    def _judged(self, count: int) -> slice:
+        """Rows of a batch that the discriminator is to tell apart."""
+        half = (count + 1) // 2
+        rows = {"both": (0, count), "reconstructions": (0, half), "samples": (half, count)}
+        return slice(*rows[self.config.judged])
+
     def _temperature(self) -> float:
         low, high = self.config.temperatures
         return (
@@ -152,10 +158,12 @@ class RefineStepper:
         )
 
     def _judge(
-        self, real: Tensor, fake: Tensor, gamma: float, lr: float
+        self, real: Tensor, fake: Tensor, gamma: float, decay: float
     ) -> tuple[dict[str, float], bool, float]:
         """The discriminator's step."""
         config, network = self.config, self.discriminator.requires_grad_(True)
+        seen = self._judged(len(real))
+        real, fake = real[seen], fake[seen]
         penalised = (self.steps - 1) % config.penalty_every == 0 and gamma > 0
         real, fake = (x.detach().requires_grad_(penalised) for x in (real, fake))
         on_real, on_fake = network(real), network(fake)
@@ -176,19 +184,20 @@ class RefineStepper:
             "penalty_real": penalties[0],
             "penalty_fake": penalties[1],
         }
-        return self._take("discriminator", network, total, told, lr)
+        return self._take("discriminator", network, total, told, decay)
 
     def _refine(
-        self, real: Tensor, fake: Tensor, unrefined: Tensor, lr: float
+        self, real: Tensor, fake: Tensor, unrefined: Tensor, decay: float
     ) -> tuple[dict[str, float], bool, float]:
         """The refiner's step, against the discriminator as it is now."""
         weights, half = self.config.weights, (len(real) + 1) // 2
+        seen = self._judged(len(real))
         network = self.discriminator.requires_grad_(False)
         with torch.no_grad():
             on_real, wanted = network.judge(real)
         on_fake, features = network.judge(fake)
         told = {
-            "adversarial": generator_loss(on_real, on_fake, self.config.pairing),
+            "adversarial": generator_loss(on_real[seen], on_fake[seen], self.config.pairing),
             "l1": F.l1_loss(fake[:half], real[:half]),
             "features": feature_matching(
                 [maps[:half] for maps in features], [maps[:half] for maps in wanted]
@@ -199,7 +208,7 @@ class RefineStepper:
         total = sum(
             scales.get(name, 1.0) * getattr(weights, name) * value for name, value in told.items()
         )
-        found = self._take("refiner", self.refiner, total, told, lr)
+        found = self._take("refiner", self.refiner, total, told, decay)
         if found[1]:
             self.ema.update(self.refiner)
         return found
@@ -214,7 +223,7 @@ class RefineStepper:
         return moved + low_pass(fake[half:], unrefined[half:])
 
     def _take(
-        self, name: str, network: nn.Module, loss: Any, told: dict[str, Tensor], lr: float
+        self, name: str, network: nn.Module, loss: Any, told: dict[str, Tensor], decay: float
     ) -> tuple[dict[str, float], bool, float]:
         """Steps on a loss if it and its gradient are finite; returns numbers, whether, and norm."""
         optimizer = self.optimizers[name]
@@ -228,7 +237,7 @@ class RefineStepper:
         finite = torch.tensor([size, total]).isfinite().all().item()
         if finite:
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = group["initial_lr"] * decay
             optimizer.step()
         optimizer.zero_grad()
         return dict(zip(told, numbers, strict=True)), bool(finite), size
@@ -282,4 +291,5 @@ class RefineStepper:
 
 def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
     """Adam without a first moment, as both networks chase each other (R3GAN's betas)."""
-    return torch.optim.Adam(network.parameters(), lr=lr, betas=(0.0, 0.99), foreach=True)
+    groups = [{"params": list(network.parameters()), "initial_lr": lr}]
+    return torch.optim.Adam(groups, lr=lr, betas=(0.0, 0.99), foreach=True)

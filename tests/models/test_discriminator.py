@@ -7,21 +7,25 @@ import torch
 
 from hvae.errors import UserError
 from hvae.losses.adversarial import gradient_penalty
-from hvae.models import ModelConfig
+from hvae.models import HVAE, ModelConfig
 from hvae.models import discriminator as module
 from hvae.models.discriminator import Discriminator, DiscriminatorConfig
 
 SIZES = {1: (32,), 2: (16, 24), 3: (8, 8, 8)}
 
 
-def make(ndim=2, patch=1, size=None, **settings):
+def make(ndim=2, patch=1, size=None, start="fresh", **settings):
     torch.manual_seed(0)
     finest = min(size or SIZES[ndim]) // patch
     config = ModelConfig(
         size=size or SIZES[ndim], channels=2, patch=patch, encoder=f"{finest}x1",
         decoder=f"{finest}x1", width=8,
     )  # fmt: skip
-    return Discriminator(DiscriminatorConfig(**settings), config)
+    return Discriminator(DiscriminatorConfig(start=start, **settings), HVAE(config))
+
+
+def is_bias_of_logits(name):
+    return ".logits." in name and name.endswith(".bias")
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
@@ -50,18 +54,18 @@ def test_the_penalty_reaches_every_weight(ndim):
     network = make(ndim, scales=2)
     x = torch.randn(3, 2, *SIZES[ndim], requires_grad=True)
     gradient_penalty(x, network(x)).backward()
-    without = [
+    without = {
         name for name, weight in network.named_parameters()
         if weight.grad is None or not weight.grad.any()
-    ]  # fmt: skip
-    # The last bias moves all logits alike, and no gradient in the image.
-    assert {name.rpartition("logit.")[2] for name in without} <= {"bias"}
+    }  # fmt: skip
+    # These move all logits alike, and no gradient in the image.
+    assert without == {n for n, _ in network.named_parameters() if is_bias_of_logits(n)}
 
 
 def test_the_second_derivative_is_that_of_finite_differences():
     network = make(size=(8, 8), scales=2, blocks=1).double()
     x = torch.randn(2, 2, 8, 8, dtype=torch.float64)
-    names = ["scales.0.encoder.in_conv.weight", "scales.1.logit.weight"]
+    names = ["scales.0.encoder.in_conv.weight", "scales.1.logits.4.weight"]
     weights = [network.get_parameter(name).detach().clone().requires_grad_() for name in names]
 
     def penalty(*values):
@@ -70,6 +74,34 @@ def test_the_second_derivative_is_that_of_finite_differences():
         return gradient_penalty(images, torch.func.functional_call(network, state, (images,)))
 
     assert torch.autograd.gradcheck(penalty, weights)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_it_starts_as_a_copy_of_the_encoder(ndim):
+    config = ModelConfig(
+        size=SIZES[ndim], channels=2, encoder=f"{min(SIZES[ndim])}x1,{min(SIZES[ndim])}d2",
+        decoder=f"{min(SIZES[ndim])}x1", width=8,
+    )  # fmt: skip
+    model = HVAE(config)
+    network = Discriminator(DiscriminatorConfig(scales=2), model)
+    x = torch.randint(256, (3, 2, *SIZES[ndim]), dtype=torch.uint8)
+    wanted = model.encoder(model.likelihood.network_input(x))
+    _, features = network.judge(x / 127.5 - 1)
+    for maps, expected in zip(features, wanted.values(), strict=False):
+        torch.testing.assert_close(maps, expected)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.zero_()
+    assert all(
+        weight.any() for name, weight in model.encoder.named_parameters() if "bias" not in name
+    )
+
+
+def test_a_fresh_network_is_no_linear_one():
+    encoder = make(size=(32, 32), width=64).scales[0].encoder
+    x = torch.randn(4, 64, 32, 32)
+    ratio = encoder.blocks[0](x).std() * len(encoder.blocks) ** 0.5 / x.std()
+    assert 0.5 < ratio < 2  # with torch's default weights 0.008
 
 
 def test_logits_are_float32_under_autocast():

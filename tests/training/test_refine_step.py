@@ -73,7 +73,8 @@ def test_every_part_moves():
         name for name, tensor in before.items()
         if name.startswith(("refiner:", "discriminator:")) and torch.equal(tensor, after[name])
     ]  # fmt: skip
-    assert unmoved == ["discriminator: scales.0.logit.bias"]  # it lifts real and made images alike
+    # These lift real and made images alike.
+    assert unmoved == [f"discriminator: scales.0.logits.{r}.bias" for r in (4, 8)]
 
 
 def test_a_restored_stepper_goes_on_as_if_it_had_never_stopped():
@@ -109,7 +110,7 @@ def test_both_halves_are_there():
 
 
 def test_the_discriminator_learns_what_is_real():
-    each = stepper(gamma=0.0, lr=3e-3, weights={"adversarial": 0.0})
+    each = stepper(gamma=0.0, lr_discriminator=3e-3, weights={"adversarial": 0.0})
     reports = [each.step(x) for x in batches(40, n=16)]
     assert abs(reports[0].margin) < 1
     assert reports[-1].margin > 1
@@ -161,8 +162,8 @@ def test_one_nan_changes_nothing_and_ten_end_the_stage(monkeypatch):
     each.step(batches(1)[0])
     before = flat(each)
     with torch.no_grad():
-        each.discriminator.scales[0].logit.bias.fill_(torch.nan)
-    names = [name for name in before if "logit.bias" not in name and "averages" not in name]
+        each.discriminator.scales[0].logits["4"].bias.fill_(torch.nan)
+    names = [name for name in before if "logits.4.bias" not in name and "averages" not in name]
     report = each.step(batches(1)[0])
     assert report.skipped
     for name in names:
