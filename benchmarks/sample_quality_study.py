@@ -209,7 +209,7 @@ def table(record: dict[str, Any]) -> str:
         spent = row["seconds"]
         total = sum(spent.values())
         shares = ", ".join(f"{value / total:.0%}" for value in spent.values())
-        cells = [_cell(row["scores"][name]) for name in names]
+        cells = [cell(row["scores"][name]) for name in names]
         rate = record["num"] / total
         lines.append(f"| {row['images']} | {' | '.join(cells)} | {rate:.0f} | {shares} |")
     lines += [
@@ -228,7 +228,7 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cell(score: dict[str, Any]) -> str:
+def cell(score: dict[str, Any]) -> str:
     text = f"{score['value']:.3g}" if abs(score["value"]) < 10 else f"{score['value']:.1f}"
     if "low" in score:
         text += f" [{score['low']:.1f}, {score['high']:.1f}]"

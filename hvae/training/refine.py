@@ -148,27 +148,24 @@ class _Refinement:
     ) -> bool:
         for x, cond in batches:
             before = self.stepper.images
-            report = self.stepper.step(x, cond)
+            logs = _crossed(self.settings.log_every, before, before + len(x))
+            report = self.stepper.step(x, cond, by_loss=logs)
             self._note(report)
             now, done = self.stepper.images, self.stepper.images >= self.total
             progress.update(now)
-            if self._due(self.settings.log_every, before):
+            if logs:
                 row = self._log()
                 progress.report(now, _line(row))
-            if done or self._due(self.settings.sample_every, before):
+            if done or _crossed(self.settings.sample_every, before, now):
                 self._sheet(f"{now:09}")
-            if (done or self._due(self.settings.checkpoint_every, before)) and not self._checked(
-                progress
-            ):
+            checks = done or _crossed(self.settings.checkpoint_every, before, now)
+            if checks and not self._checked(progress):
                 return False
             if stop.requested:
                 if self._find_harm() is None:
                     self._save()
                 return True
         return False
-
-    def _due(self, interval: int, before: int) -> bool:
-        return self.stepper.images // interval > before // interval
 
     def _batches(self) -> Generator[tuple[Tensor, Tensor | None], None, None]:
         model = self.stepper.model
@@ -192,7 +189,8 @@ class _Refinement:
         if not report.skipped:
             values = asdict(report)
             del values["skipped"]
-            self.meter.add(**values)
+            by_loss = values.pop("grad_norms")
+            self.meter.add(**values, **{f"grad_norm_{n}": norm for n, norm in by_loss.items()})
 
     def _log(self) -> dict[str, Any]:
         stepper = self.stepper
@@ -353,6 +351,10 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
         yield
+
+
+def _crossed(interval: int, before: int, now: int) -> bool:
+    return now // interval > before // interval
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """One step of a refiner and its discriminator on a frozen model."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,7 @@ class RefineReport:
     lr: float
     gamma: float
     skipped: bool  # something was not finite
+    grad_norms: Mapping[str, float]  # of the refiner, by weighed loss, where that was asked for
 
 
 class RefineStepper:
@@ -78,13 +80,15 @@ class RefineStepper:
         self.steps = self.images = self.nonfinite_in_row = 0
         self.adversary = 1.0  # what the weight of the adversarial loss is multiplied with
 
-    def step(self, x: Tensor, cond: Tensor | None = None) -> RefineReport:
+    def step(self, x: Tensor, cond: Tensor | None = None, *, by_loss: bool = False) -> RefineReport:
         """Takes a step of the discriminator and one of the refiner.
 
         Args:
             x: uint8 (N, C, *S), N at least 2. The first half is reconstructed, as many samples as
                 the rest stand against the rest.
             cond: (N, ...) conditions, of a conditional model.
+            by_loss: also tell the gradient's norm of each of the refiner's losses, which takes a
+                backward pass each and changes nothing.
 
         Raises:
             Diverged: after ten steps in a row that were not finite.
@@ -100,7 +104,9 @@ class RefineStepper:
         real = self._real(x, first)
         fake, unrefined = self._fake(x, cond, first)
         told_d, finite_d, norm_d = self._judge(real, fake.detach(), gamma, decay)
-        told_g, finite_g, norm_g = self._refine(real, fake, unrefined, decay)
+        losses = self._losses(real, fake, unrefined)
+        grad_norms = self._norms(losses) if by_loss else {}
+        told_g, finite_g, norm_g = self._refine(losses, decay)
         self._count(finite_d and finite_g)
         return RefineReport(
             **told_d,
@@ -110,6 +116,7 @@ class RefineStepper:
             lr=config.lr * decay,
             gamma=gamma,
             skipped=not (finite_d and finite_g),
+            grad_norms=grad_norms,
         )
 
     def _real(self, x: Tensor, first: int) -> Tensor:
@@ -186,17 +193,14 @@ class RefineStepper:
         }
         return self._take("discriminator", network, total, told, decay)
 
-    def _refine(
-        self, real: Tensor, fake: Tensor, unrefined: Tensor, decay: float
-    ) -> tuple[dict[str, float], bool, float]:
-        """The refiner's step, against the discriminator as it is now."""
-        weights, half = self.config.weights, (len(real) + 1) // 2
-        seen = self._judged(len(real))
+    def _losses(self, real: Tensor, fake: Tensor, unrefined: Tensor) -> dict[str, Tensor]:
+        """What the refiner minimises, before weights, by the discriminator as it is now."""
+        half, seen = (len(real) + 1) // 2, self._judged(len(real))
         network = self.discriminator.requires_grad_(False)
         with torch.no_grad():
             on_real, wanted = network.judge(real)
         on_fake, features = network.judge(fake)
-        told = {
+        return {
             "adversarial": generator_loss(on_real[seen], on_fake[seen], self.config.pairing),
             "l1": F.l1_loss(fake[:half], real[:half]),
             "features": feature_matching(
@@ -204,11 +208,28 @@ class RefineStepper:
             ),
             "lowpass": self._moved(real, fake, unrefined, half),
         }
+
+    def _weighed(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scales = {"adversarial": self.adversary}
-        total = sum(
-            scales.get(name, 1.0) * getattr(weights, name) * value for name, value in told.items()
-        )
-        found = self._take("refiner", self.refiner, total, told, decay)
+        weights = self.config.weights
+        return {n: scales.get(n, 1.0) * getattr(weights, n) * v for n, v in losses.items()}
+
+    def _norms(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """The norm of the gradient of each weighed loss."""
+        parameters, norms = list(self.refiner.parameters()), {}
+        for name, loss in self._weighed(losses).items():
+            found: Sequence[Tensor | None] = ()
+            if loss.requires_grad:
+                found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            norms[name] = torch.nn.utils.get_total_norm([g for g in found if g is not None]).item()
+        return norms
+
+    def _refine(
+        self, losses: dict[str, Tensor], decay: float
+    ) -> tuple[dict[str, float], bool, float]:
+        """The refiner's step."""
+        total = sum(self._weighed(losses).values())
+        found = self._take("refiner", self.refiner, total, losses, decay)
         if found[1]:
             self.ema.update(self.refiner)
         return found

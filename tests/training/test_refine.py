@@ -76,8 +76,8 @@ def test_a_stopped_stage_ends_as_if_it_had_not_been(run, tmp_path, monkeypatch, 
     refine(run, [*SMALL, *LENIENT])
     take = RefineStepper.step
 
-    def step_and_stop(self, *args):
-        report = take(self, *args)
+    def step_and_stop(self, *args, **options):
+        report = take(self, *args, **options)
         if self.steps == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
         return report

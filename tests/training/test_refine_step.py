@@ -136,6 +136,32 @@ def test_injectors_get_nothing_from_losses_on_reconstructions():
             assert torch.equal(tensor, before[name]), name
 
 
+def test_norms_by_loss_change_nothing():
+    weights = {"adversarial": 0.0, "l1": 2.0, "features": 0.0, "lowpass": 0.0}
+    silent, told = stepper(weights=weights), stepper(weights=weights)
+    for x in batches(2):
+        first, second = silent.step(x), told.step(x, by_loss=True)
+    assert first.grad_norms == {}
+    assert second.grad_norms["l1"] == pytest.approx(second.grad_norm)
+    assert {second.grad_norms[name] for name in ("adversarial", "features", "lowpass")} == {0.0}
+    for name, tensor in flat(silent).items():
+        assert torch.equal(tensor, flat(told)[name]), name
+
+
+def test_what_is_judged_alone_moves_the_discriminator():
+    x = batches(1, n=8)[0]
+    both, samples = stepper(), stepper(judged="samples")
+    reports = [each.step(x) for each in (both, samples)]
+    assert reports[0].margin != reports[1].margin
+    changed = x.clone()
+    changed[:4] = 255 - changed[:4]  # that half is only reconstructed
+    other = stepper(judged="samples")
+    assert other.step(changed).margin == reports[1].margin
+    assert stepper(judged="reconstructions").step(changed).margin != pytest.approx(
+        stepper(judged="reconstructions").step(x).margin
+    )
+
+
 def test_lazy_penalties_come_every_so_often():
     each = stepper(penalty_every=3)
     penalties = [each.step(x).penalty_real for x in batches(7)]
