@@ -22,6 +22,8 @@ from hvae.data import ImageSource, Loader, Prefetcher, open_source, save_grid, w
 from hvae.data.originals import Chosen
 from hvae.errors import TrainingError, UserError
 from hvae.files import locked, sha256
+from hvae.losses.perceptual import Perceptual
+from hvae.metrics.features import NetworkExtractor, open_extractor
 from hvae.models import HVAE
 from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.config import Config
@@ -108,11 +110,15 @@ class _Refinement:
         self.train, self.test = train, test
         count = min(self.settings.harm.images, len(test))
         self.held_out = Chosen(test, count, seed=config.seed)
-        self.stepper = RefineStepper(model, self.settings, config.seed)
+        self.perceptual = _perceptual(self.settings.perceptual, model)
+        self.stepper = self._begin(model)
         self.log = MetricsLog(self.folder / "metrics.jsonl")
         self.meter = Meter()
         self.harm: Harm | None = None
         self.weakened = 0
+
+    def _begin(self, model: HVAE) -> RefineStepper:
+        return RefineStepper(model, self.settings, self.config.seed, self.perceptual)
 
     @property
     def total(self) -> int:
@@ -248,7 +254,7 @@ class _Refinement:
         if latest is not None:
             self._restore(latest)
         else:
-            self.stepper = RefineStepper(self.stepper.model, self.settings, self.config.seed)
+            self.stepper = self._begin(self.stepper.model)
             self.meter = Meter()
             self.log.cut_after(-1)
         self.stepper.adversary, self.weakened = adversary, weakened
@@ -330,6 +336,17 @@ def _check_same(saved: dict[str, Any], asked: RefineConfig, folder: Path) -> Non
             f"{folder}: this stage was begun with {'; '.join(differing)}. Use the same values to "
             "go on, or remove that folder to begin anew"
         )
+
+
+def _perceptual(name: str | None, model: HVAE) -> Perceptual | None:
+    if name is None:
+        return None
+    if len(model.shape) != 3:
+        raise UserError(f"refine.perceptual: {name} sees images, the model makes {model.shape}")
+    extractor = open_extractor(name, device=model.device)
+    if not isinstance(extractor, NetworkExtractor):
+        raise UserError(f"refine.perceptual: wanted lite0 or inception, got {name}")
+    return Perceptual(extractor.network, extractor.resolution, extractor.mean, extractor.std)
 
 
 def _config_file(run: Path) -> Path:

@@ -27,6 +27,9 @@ class RefineWeights(Section):
     features: float = Field(default=10.0, ge=0.0)
     """The same of the discriminator's feature maps, relative to their size."""
 
+    perceptual: float = Field(default=1.0, ge=0.0)
+    """Distance in the network that `perceptual` names, if it names one."""
+
     lowpass: float = Field(default=10.0, ge=0.0)
     """Squared distance of 4 x 4 means: content and colour must not move. On reconstructions; on
     samples too where nothing inside the ladder is corrected."""
@@ -87,6 +90,14 @@ class RefineConfig(Section):
 
     lecam: float = Field(default=0.0, ge=0.0)
     """Weight of a bound on logits by their running averages, for `pairing: hinge`."""
+
+    augment: float = Field(default=0.0, ge=0.0, le=0.8)
+    """Probability of each change to what the discriminator sees (`hvae.losses.augment`), from 0
+    over the first half; 0.3 for a few thousand images."""
+
+    perceptual: str | None = None
+    """Extractor whose feature maps reconstructions are compared in, as `hvae fid --features` names
+    it: lite0, inception. Scores of the same extractor then flatter the result."""
 
     temperatures: tuple[float, float] = (0.8, 1.0)
     """Samples of a step have a temperature between these."""

@@ -16,6 +16,8 @@ from hvae.losses.adversarial import (
     lecam,
     low_pass,
 )
+from hvae.losses.augment import augment
+from hvae.losses.perceptual import Perceptual
 from hvae.losses.schedule import cosine_decay
 from hvae.models import HVAE
 from hvae.models.discriminator import Discriminator
@@ -42,6 +44,7 @@ class RefineReport:
     l1: float
     features: float
     lowpass: float
+    perceptual: float  # 0 without a network to look through
     grad_norm: float  # of the refiner
     grad_norm_discriminator: float
     lr: float
@@ -61,11 +64,14 @@ class RefineStepper:
         model: the trained model, in evaluation mode.
         config: of the stage.
         seed: of initial weights and noise.
+        perceptual: compares reconstructions with their images, if it is there.
     """
 
-    def __init__(self, model: HVAE, config: RefineConfig, seed: int) -> None:
+    def __init__(
+        self, model: HVAE, config: RefineConfig, seed: int, perceptual: Perceptual | None = None
+    ) -> None:
         self.model = model.requires_grad_(False)
-        self.config = config
+        self.config, self.perceptual = config, perceptual
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "refine weights"))
             self.refiner = Refiner(config.refiner, model.config).to(model.device)
@@ -76,6 +82,7 @@ class RefineStepper:
             "discriminator": _adam(self.discriminator, config.lr_discriminator),
         }
         self.noise_seed = derive_seed(seed, "refine")
+        self.augment_seed = derive_seed(seed, "refine augment")
         self.averages = torch.zeros(2, device=model.device)  # of logits: real, fake
         self.steps = self.images = self.nonfinite_in_row = 0
         self.adversary = 1.0  # what the weight of the adversarial loss is multiplied with
@@ -158,6 +165,12 @@ class RefineStepper:
         rows = {"both": (0, count), "reconstructions": (0, half), "samples": (half, count)}
         return slice(*rows[self.config.judged])
 
+    def _seen(self, images: Tensor) -> Tensor:
+        """What the discriminator sees of a batch; rows of a pair are changed alike."""
+        share = min(1.0, 2 * self.images / self.config.images)
+        rng = make_rng(self.augment_seed, self.steps * self.config.batch, images.device)
+        return augment(images, share * self.config.augment, rng)
+
     def _temperature(self) -> float:
         low, high = self.config.temperatures
         return (
@@ -173,7 +186,7 @@ class RefineStepper:
         real, fake = real[seen], fake[seen]
         penalised = (self.steps - 1) % config.penalty_every == 0 and gamma > 0
         real, fake = (x.detach().requires_grad_(penalised) for x in (real, fake))
-        on_real, on_fake = network(real), network(fake)
+        on_real, on_fake = network(self._seen(real)), network(self._seen(fake))
         loss = discriminator_loss(on_real, on_fake, config.pairing)
         total = loss
         penalties = [loss.new_zeros(()), loss.new_zeros(())]
@@ -198,8 +211,9 @@ class RefineStepper:
         half, seen = (len(real) + 1) // 2, self._judged(len(real))
         network = self.discriminator.requires_grad_(False)
         with torch.no_grad():
-            on_real, wanted = network.judge(real)
-        on_fake, features = network.judge(fake)
+            on_real, wanted = network.judge(self._seen(real))
+        on_fake, features = network.judge(self._seen(fake))
+        compare = self.perceptual or _nothing
         return {
             "adversarial": generator_loss(on_real[seen], on_fake[seen], self.config.pairing),
             "l1": F.l1_loss(fake[:half], real[:half]),
@@ -207,6 +221,7 @@ class RefineStepper:
                 [maps[:half] for maps in features], [maps[:half] for maps in wanted]
             ),
             "lowpass": self._moved(real, fake, unrefined, half),
+            "perceptual": compare(fake[:half], real[:half]),
         }
 
     def _weighed(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -308,6 +323,10 @@ class RefineStepper:
             load_optimizer_tensors(module, self.optimizers[name], tensors[file])
         self.steps, self.images = state["step"], state["images"]
         self.nonfinite_in_row, self.adversary = state["nonfinite_in_row"], state["adversary"]
+
+
+def _nothing(made: Tensor, _wanted: Tensor) -> Tensor:
+    return made.new_zeros(())
 
 
 def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:

@@ -179,3 +179,16 @@ def test_two_stages_on_one_run_are_refused(run, held_elsewhere):
     held = held_elsewhere(run / "refine" / ".lock")
     with held, pytest.raises(UserError, match="another process refines this run"):
         refine(run, SMALL)
+
+
+def test_a_perceptual_loss_by_an_installed_extractor(run):
+    result = refine(run, [*SMALL, *LENIENT, "refine.images=8", "refine.perceptual=lite0"])
+    assert result.images == 8
+    (row,) = rows(run, "refine")
+    assert row["perceptual"] > 0
+    assert row["grad_norm_perceptual"] > 0
+
+
+def test_perceptual_losses_want_maps(run):
+    with pytest.raises(UserError, match="wanted inception, lite0"):
+        refine(run, [*SMALL, "refine.perceptual=nothing"])

@@ -162,6 +162,16 @@ def test_what_is_judged_alone_moves_the_discriminator():
     )
 
 
+def test_augmentation_ramps_up_and_keeps_pairs_together():
+    each = stepper(augment=0.5)
+    x = torch.rand(6, 1, 8, 8)
+    assert torch.equal(each._seen(x), x)  # from 0 on
+    each.images = 300
+    assert not each.step(batches(1)[0]).skipped
+    assert not torch.equal(each._seen(x), x)
+    assert torch.equal(each._seen(x), each._seen(x))
+
+
 def test_lazy_penalties_come_every_so_often():
     each = stepper(penalty_every=3)
     penalties = [each.step(x).penalty_real for x in batches(7)]
