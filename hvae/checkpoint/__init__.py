@@ -20,12 +20,13 @@ from hvae.checkpoint.folder import (
     rewind,
 )
 from hvae.checkpoint.loading import find_checkpoint, find_weights, load, load_weights
-from hvae.checkpoint.refined import REFINE, load_refiner, refine_folder
+from hvae.checkpoint.refined import PRIOR, REFINE, load_refiner, refine_folder
 from hvae.checkpoint.saving import commit, num_bytes, save, stage, write_tensors
 from hvae.checkpoint.state import damage, read_state, write_state
 from hvae.checkpoint.tensors import check_finite, check_tensors, read_tensors
 
 __all__ = [
+    "PRIOR",
     "REFINE",
     "Damage",
     "Found",

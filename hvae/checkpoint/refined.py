@@ -14,7 +14,7 @@ from hvae.files import sha256
 from hvae.models import HVAE
 from hvae.models.refiner import Refiner, RefinerConfig
 
-REFINE = "refine"
+REFINE, PRIOR = "refine", "prior"
 AVERAGE = "ema.safetensors"
 
 

@@ -35,15 +35,18 @@ def refine(
     from hvae.training.refine import refine as train
 
     result = train(run, overrides or ())
-    record = {**asdict(result), "run": str(result.run), "folder": str(result.run / "refine")}
-    rows: dict[str, object] = {"refined": f"{result.run}, {result.images:,} images"}
+    record = {**asdict(result), "run": str(run), "folder": str(result.folder)}
+    rows: dict[str, object] = {"refined": f"{result.folder}, {result.images:,} images"}
     if result.harm is not None:
         harm = result.harm
         rows["reconstructions"] = f"{-harm.psnr:+.2f} dB, colours moved {harm.colour:.1f} levels"
         rows["recall"] = f"{harm.recall:.0%} of that of unrefined samples"
     print_result(record, table(rows), as_json=json)
     if result.weakened:
-        note(f"the adversary was weakened {result.weakened} times; see refine/metrics.jsonl")
+        log = result.folder / "metrics.jsonl"
+        note(f"the adversary was weakened {result.weakened} times; see {log}")
+    if result.ended:
+        note(f"ended early: {result.ended}")
     if result.stopped:
         note("stopped and saved; run the same command again to go on")
         raise typer.Exit(STOPPED)

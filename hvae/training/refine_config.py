@@ -54,6 +54,25 @@ class HarmConfig(Section):
     """Times that the adversary is weakened before the stage is given up."""
 
 
+class PriorConfig(Section):
+    """The stage after, `unfreeze: prior`, which makes another model of a refined run."""
+
+    lr: float = Field(default=3e-5, gt=0.0)
+    """Learning rate of priors and of the path down the ladder."""
+
+    adversarial: float = Field(default=0.05, ge=0.0)
+    """Weight of the adversary beside the ELBO in nats per dimension."""
+
+    ramp: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Share of the stage over which that weight rises from 0."""
+
+    budget: float = Field(default=0.01, ge=0.0)
+    """What bits/dim of `harm.images` test images may rise by, as a fraction."""
+
+    ema: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Decay of the averaged weights, which are what is kept."""
+
+
 class RefineConfig(Section):
     """How a refiner and its discriminator are trained."""
 
@@ -114,7 +133,11 @@ class RefineConfig(Section):
     checkpoint_every: int = Field(default=8_000, ge=1)
     """Images between checks for harm; what passes one is saved."""
 
+    unfreeze: Literal["none", "prior"] = "none"
+    """What of a refined run's model is trained on, in a run of its own (RUN/prior)."""
+
     weights: RefineWeights = RefineWeights()
+    prior: PriorConfig = PriorConfig()
     harm: HarmConfig = HarmConfig()
     refiner: RefinerConfig = RefinerConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

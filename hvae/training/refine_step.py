@@ -51,6 +51,7 @@ class RefineReport:
     gamma: float
     skipped: bool  # something was not finite
     grad_norms: Mapping[str, float]  # of the refiner, by weighed loss, where that was asked for
+    bits_per_dim: float | None = None  # of a model that is trained along
 
 
 class RefineStepper:

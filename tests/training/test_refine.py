@@ -16,7 +16,7 @@ from hvae.errors import TrainingError, UserError
 from hvae.inference import reconstruct
 from hvae.ops import make_rng
 from hvae.training import fit
-from hvae.training import refine as module
+from hvae.training import refinement as module
 from hvae.training.harm import Harm, find_harm
 from hvae.training.refine import refine
 from hvae.training.refine_config import HarmConfig
