@@ -1,5 +1,6 @@
 """`refine`: the adversarial stages of a trained run, resumable at any point."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,10 +32,12 @@ def refine(
         device: None takes the GPU if there is one.
 
     Raises:
-        UserError: there is no such run, a key is not of this stage, or the stage was begun with
-            others.
+        UserError: there is no such run, a key is not of this stage, the stage was begun with
+            others, or there are several processes.
         TrainingError: it keeps doing harm, or diverges.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
+        raise UserError("hvae refine trains in one process; start it without torchrun")
     for text in overrides:
         if not text.startswith(("refine.", "data.workers=")):
             raise UserError(f"{text}: hvae refine takes refine.KEY=VALUE and data.workers=...")

@@ -192,3 +192,9 @@ def test_a_perceptual_loss_by_an_installed_extractor(run):
 def test_perceptual_losses_want_maps(run):
     with pytest.raises(UserError, match="wanted inception, lite0"):
         refine(run, [*SMALL, "refine.perceptual=nothing"])
+
+
+def test_several_processes_are_refused(run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="without torchrun"):
+        refine(run, SMALL)
