@@ -7,10 +7,10 @@ A copy of RUN is refined by the settings of RUN and --set. Beside it stand the m
 several temperatures, as likelihood mean and likelihood sample, and the controls:
 
     trained on            the likelihood alone, for as many seconds as the refinement took
-    output alone          no injectors
-    injectors alone       no output refiner
-    reconstructions only  the discriminator sees no samples
-    no adversary          weight 0; L1, features and low-pass remain
+    with output refiner   injectors and output refiner
+    output alone          no injectors; the discriminator sees samples and reconstructions
+    reconstructions only  output refiner; the discriminator sees no samples
+    no adversary          output refiner with weight 0; L1, features and low-pass remain
     patch GAN             the conventional stage, `patchgan_baseline.py`
     unsharp mask          of the likelihood mean, by 1/2 of its difference to a 3 x 3 Gaussian
 
@@ -58,15 +58,16 @@ from hvae.training.config import Config
 from hvae.training.config_file import load_config
 from hvae.training.refine import refine
 
-TEMPERATURES = (0.7, 0.8, 0.85, 0.9, 1.0)
+TEMPERATURES = (0.7, 0.85, 1.0)
 RECONSTRUCTED, LIKELIHOOD_OF = 1_000, 2_000  # test images
 
+_OUTPUT = "refine.refiner.output=true"
 REFINEMENTS = {
     "refined": (),
-    "output alone": ("refine.refiner.injectors=false",),
-    "injectors alone": ("refine.refiner.output=false",),
-    "reconstructions only": ("refine.judged=reconstructions",),
-    "no adversary": ("refine.weights.adversarial=0",),
+    "with output refiner": (_OUTPUT,),
+    "output alone": (_OUTPUT, "refine.refiner.injectors=false", "refine.judged=both"),
+    "reconstructions only": (_OUTPUT, "refine.judged=reconstructions"),
+    "no adversary": (_OUTPUT, "refine.weights.adversarial=0"),
 }
 """What of the settings each refinement changes."""
 

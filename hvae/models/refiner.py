@@ -36,7 +36,7 @@ class RefinerConfig(Section):
     injectors: bool = True
     """Correct the states of the prior path."""
 
-    output: bool = True
+    output: bool = False
     """Correct the image, of samples and of reconstructions."""
 
     injector_width: float = Field(default=0.25, gt=0.0, le=1.0)

@@ -11,8 +11,8 @@ from hvae.models.refiner import RefinerConfig
 from hvae.section import Section
 
 # Of the penalty, by the side of images in pixels. 64 and 256 are R3GAN's (arXiv 2501.05441) for
-# faces, 128 lies between, and 32 is what small grey images wanted.
-GAMMAS = {32: 1.0, 64: 2.0, 128: 15.0, 256: 150.0}
+# faces, 128 lies between, and 32 is what was measured on small grey images.
+GAMMAS = {32: 0.02, 64: 2.0, 128: 15.0, 256: 150.0}
 
 
 class RefineWeights(Section):
@@ -80,29 +80,31 @@ class RefineConfig(Section):
     """Length of the stage in real images."""
 
     batch: int = Field(default=32, ge=2)
-    """Real images a step: one half stands against its reconstructions, one against samples."""
+    """Real images a step. They stand against as many samples; where the output is refined, half of
+    them are reconstructed instead."""
 
-    lr: float = Field(default=3e-4, gt=0.0)
-    """Learning rate of the refiner."""
+    lr: float = Field(default=1e-4, gt=0.0)
+    """Learning rate of the refiner. It must be far below the discriminator's: a step inside the
+    ladder moves an image by much."""
 
-    lr_discriminator: float = Field(default=3e-4, gt=0.0)
+    lr_discriminator: float = Field(default=2e-3, gt=0.0)
     """Learning rate of the discriminator."""
 
-    lr_final: float = Field(default=0.25, gt=0.0, le=1.0)
+    lr_final: float = Field(default=0.05, gt=0.0, le=1.0)
     """What a cosine lowers both to, as a fraction."""
 
     gamma: float | None = Field(default=None, ge=0.0)
     """Weight of the penalties on the discriminator's gradient at real and made images. Null: by the
     size of the images."""
 
-    gamma_final: float = Field(default=0.1, gt=0.0, le=1.0)
+    gamma_final: float = Field(default=1.0, gt=0.0, le=1.0)
     """What a cosine lowers gamma to over the first half, as a fraction."""
 
-    penalty_every: int = Field(default=1, ge=1)
+    penalty_every: int = Field(default=4, ge=1)
     """Steps between penalties, which then weigh as many times more."""
 
-    judged: Literal["both", "samples", "reconstructions"] = "both"
-    """What the discriminator sees; the other losses of reconstructions stay."""
+    judged: Literal["both", "samples", "reconstructions"] = "samples"
+    """What the discriminator sees. Reconstructions, where they are refined, have other losses."""
 
     pairing: Pairing = "relativistic"
     """Form of the adversarial losses."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hvae.errors import UserError
 from hvae.losses.adversarial import (
     discriminator_loss,
     feature_matching,
@@ -29,6 +30,7 @@ from hvae.training.recovery import Diverged
 from hvae.training.refine_config import RefineConfig
 
 MOST_NONFINITE = 10  # steps in a row
+_OF_REBUILT = ("l1", "features", "lowpass", "perceptual")
 _AVERAGING = 0.99  # of the logits that `lecam` holds on to
 
 
@@ -66,11 +68,18 @@ class RefineStepper:
         config: of the stage.
         seed: of initial weights and noise.
         perceptual: compares reconstructions with their images, if it is there.
+
+    Raises:
+        UserError: reconstructions alone are to be judged, and nothing changes them.
     """
 
     def __init__(
         self, model: HVAE, config: RefineConfig, seed: int, perceptual: Perceptual | None = None
     ) -> None:
+        if config.judged == "reconstructions" and not config.refiner.output:
+            raise UserError(
+                "refine.judged=reconstructions: without refine.refiner.output they stay as they are"
+            )
         self.model = model.requires_grad_(False)
         self.config, self.perceptual = config, perceptual
         with torch.random.fork_rng(devices=[]):
@@ -93,7 +102,8 @@ class RefineStepper:
 
         Args:
             x: uint8 (N, C, *S), N at least 2. The first half is reconstructed, as many samples as
-                the rest stand against the rest.
+                the rest stand against the rest; all are, where the output is not refined and
+                reconstructions stay what they are.
             cond: (N, ...) conditions, of a conditional model.
             by_loss: also tell the gradient's norm of each of the refiner's losses, which takes a
                 backward pass each and changes nothing.
@@ -140,14 +150,16 @@ class RefineStepper:
 
         Also what they were before the output was refined, without a gradient.
         """
-        model, half = self.model, (len(x) + 1) // 2
-        rng = make_rng(self.noise_seed, first, x.device)
-        with torch.no_grad():
-            given = model.encoder(model.likelihood.network_input(x[:half]))
-            maps = model.maps(None if cond is None else cond[:half], half)
-            posterior = model.decoder(half, rng, features=given, cond=maps, refiner=self.refiner)
-            mean = model.image(posterior)
-        rebuilt = self.refiner.image(mean, posterior.states)
+        model, half = self.model, self._rebuilt(len(x))
+        unrefined, refined = [], []
+        if half:
+            rng = make_rng(self.noise_seed, first, x.device)
+            with torch.no_grad():
+                given = model.encoder(model.likelihood.network_input(x[:half]))
+                maps = model.maps(None if cond is None else cond[:half], half)
+                passed = model.decoder(half, rng, features=given, cond=maps, refiner=self.refiner)
+                unrefined.append(model.image(passed))
+            refined.append(self.refiner.image(unrefined[0], passed.states))
         count = len(x) - half
         prior = model.decoder(
             count,
@@ -157,12 +169,17 @@ class RefineStepper:
             refiner=self.refiner,
         )
         drawn = model.image(prior)
-        refined = torch.cat([rebuilt, self.refiner.image(drawn, prior.states)])
-        return refined / 127.5 - 1, torch.cat([mean, drawn.detach()]) / 127.5 - 1
+        unrefined.append(drawn.detach())
+        refined.append(self.refiner.image(drawn, prior.states))
+        return torch.cat(refined) / 127.5 - 1, torch.cat(unrefined) / 127.5 - 1
+
+    def _rebuilt(self, count: int) -> int:
+        """How many rows of a batch are reconstructed."""
+        return (count + 1) // 2 if self.config.refiner.output else 0
 
     def _judged(self, count: int) -> slice:
         """Rows of a batch that the discriminator is to tell apart."""
-        half = (count + 1) // 2
+        half = self._rebuilt(count)
         rows = {"both": (0, count), "reconstructions": (0, half), "samples": (half, count)}
         return slice(*rows[self.config.judged])
 
@@ -209,21 +226,21 @@ class RefineStepper:
 
     def _losses(self, real: Tensor, fake: Tensor, unrefined: Tensor) -> dict[str, Tensor]:
         """What the refiner minimises, before weights, by the discriminator as it is now."""
-        half, seen = (len(real) + 1) // 2, self._judged(len(real))
+        half, seen = self._rebuilt(len(real)), self._judged(len(real))
         network = self.discriminator.requires_grad_(False)
         with torch.no_grad():
             on_real, wanted = network.judge(self._seen(real))
         on_fake, features = network.judge(self._seen(fake))
-        compare = self.perceptual or _nothing
-        return {
-            "adversarial": generator_loss(on_real[seen], on_fake[seen], self.config.pairing),
-            "l1": F.l1_loss(fake[:half], real[:half]),
-            "features": feature_matching(
-                [maps[:half] for maps in features], [maps[:half] for maps in wanted]
-            ),
-            "lowpass": self._moved(real, fake, unrefined, half),
-            "perceptual": compare(fake[:half], real[:half]),
-        }
+        adversarial = generator_loss(on_real[seen], on_fake[seen], self.config.pairing)
+        losses = {"adversarial": adversarial, **dict.fromkeys(_OF_REBUILT, fake.new_zeros(()))}
+        if half:
+            made, known = ([maps[:half] for maps in each] for each in (features, wanted))
+            losses["l1"] = F.l1_loss(fake[:half], real[:half])
+            losses["features"] = feature_matching(made, known)
+            losses["lowpass"] = self._moved(real, fake, unrefined, half)
+            if self.perceptual is not None:
+                losses["perceptual"] = self.perceptual(fake[:half], real[:half])
+        return losses
 
     def _weighed(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scales = {"adversarial": self.adversary}
@@ -324,10 +341,6 @@ class RefineStepper:
             load_optimizer_tensors(module, self.optimizers[name], tensors[file])
         self.steps, self.images = state["step"], state["images"]
         self.nonfinite_in_row, self.adversary = state["nonfinite_in_row"], state["adversary"]
-
-
-def _nothing(made: Tensor, _wanted: Tensor) -> Tensor:
-    return made.new_zeros(())
 
 
 def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:

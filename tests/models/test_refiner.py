@@ -51,7 +51,9 @@ def digest(model):
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
-@pytest.mark.parametrize("parts", [{}, {"output": False}, {"injectors": False}])
+@pytest.mark.parametrize(
+    "parts", [{"output": True}, {"output": False}, {"output": True, "injectors": False}]
+)
 def test_at_first_images_are_the_unrefined_ones_exactly(ndim, parts):
     model = make(ndim)
     plain = model.sample(3, output="mean")
@@ -66,7 +68,7 @@ def test_at_first_images_are_the_unrefined_ones_exactly(ndim, parts):
 def test_both_parts_change_samples_once_they_have_learned(patch):
     model = make(patch=patch)
     plain = model.sample(3, output="mean")
-    for parts in ({"output": False}, {"injectors": False}):
+    for parts in ({"output": False}, {"output": True, "injectors": False}):
         refiner = shaken(Refiner(RefinerConfig(**parts), model.config).eval())
         model.refine_with(refiner)
         assert not torch.equal(model.sample(3), plain)
@@ -87,7 +89,9 @@ def test_reconstructions_never_meet_the_injectors():
 
 def test_corrections_are_bounded():
     model = make()
-    refiner = shaken(Refiner(RefinerConfig(injectors=False, bound=0.25), model.config).eval())
+    refiner = shaken(
+        Refiner(RefinerConfig(output=True, injectors=False, bound=0.25), model.config).eval()
+    )
     with torch.no_grad():
         refiner.output.out.weight.mul_(1e4)
     ladder = model.decoder(2, make_rng(0), refiner=refiner)
@@ -102,7 +106,7 @@ def test_the_model_is_not_touched(tmp_path):
     x = torch.randint(256, (4, 1, 8, 12), dtype=torch.uint8)
     before, elbo = digest(model), model(x, rng=make_rng(0)).elbo
     names = set(model.state_dict())
-    model.refine_with(shaken(Refiner(RefinerConfig(), model.config)))
+    model.refine_with(shaken(Refiner(RefinerConfig(output=True), model.config)))
     assert digest(model) == before
     assert set(model.state_dict()) == names
     assert torch.equal(model(x, rng=make_rng(0)).elbo, elbo)
@@ -110,7 +114,7 @@ def test_the_model_is_not_touched(tmp_path):
 
 def test_gradients_flow_through_the_frozen_blocks_to_every_injector():
     model = make()
-    refiner = shaken(Refiner(RefinerConfig(), model.config))
+    refiner = shaken(Refiner(RefinerConfig(output=True), model.config))
     with torch.no_grad():
         for start in model.decoder.bias_maps.values():  # the first injector reads them
             start.normal_()
@@ -135,13 +139,13 @@ def test_clipping_passes_gradients_on():
 
 def test_samples_are_the_same_by_number_when_refined():
     model = make()
-    model.refine_with(shaken(Refiner(RefinerConfig(), model.config).eval()))
+    model.refine_with(shaken(Refiner(RefinerConfig(output=True), model.config).eval()))
     assert torch.equal(model.sample(20, seed=2)[17:], model.sample(3, seed=2, first_index=17))
 
 
 def test_guided_samples_are_refined_too():
     model = make(condition={"kind": "class", "classes": ("a", "b"), "width": 4})
-    model.refine_with(shaken(Refiner(RefinerConfig(), model.config).eval()))
+    model.refine_with(shaken(Refiner(RefinerConfig(output=True), model.config).eval()))
     assert not torch.equal(
         model.sample(4, cond="a", guidance=1.5),
         model.sample(4, cond="a", guidance=1.5, refined=False),

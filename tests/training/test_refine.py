@@ -26,6 +26,7 @@ SMALL = (
     "refine.images=24", "refine.batch=4", "refine.log_every=8", "refine.checkpoint_every=8",
     "refine.sample_every=16", "refine.harm.images=16",
 )  # fmt: skip
+OUTPUT = "refine.refiner.output=true"
 LENIENT = ("refine.harm.psnr=100", "refine.harm.colour=300", "refine.harm.recall=0")
 
 
@@ -47,7 +48,7 @@ def rows(run, kind):
 
 
 def test_a_stage_leaves_a_refiner_a_log_and_sheets(run):
-    result = refine(run, [*SMALL, *LENIENT])
+    result = refine(run, [*SMALL, *LENIENT, OUTPUT])
     assert (result.images, result.stopped, result.weakened) == (24, False, 0)
     assert [row["images"] for row in rows(run, "refine")] == [8, 16, 24]
     assert [row["images"] for row in rows(run, "harm")] == [8, 16, 24]
@@ -138,7 +139,7 @@ def test_what_is_harm():
 
 
 def test_harm_is_measured_on_the_same_latents(run):
-    refine(run, [*SMALL, *LENIENT])
+    refine(run, [*SMALL, *LENIENT, OUTPUT])
     model = hvae.load(run)
     test = Chosen(open_source(DataConfig(source="shapes", size=8, channels=1), "test"), 16, seed=0)
     harm = find_harm(model, test, 3)
@@ -169,7 +170,7 @@ def test_wrong_use(run, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         refine(tmp_path / "nowhere")
     refine(run, [*SMALL, *LENIENT])
-    with pytest.raises(UserError, match=r"refine\.lr=0\.0003 \(now 0\.1\)"):
+    with pytest.raises(UserError, match=r"refine\.lr=0\.0001 \(now 0\.1\)"):
         refine(run, [*SMALL, *LENIENT, "refine.lr=0.1"])
     assert refine(run, [*SMALL, *LENIENT, "refine.images=32"]).images == 32
 
@@ -182,7 +183,7 @@ def test_two_stages_on_one_run_are_refused(run, held_elsewhere):
 
 
 def test_a_perceptual_loss_by_an_installed_extractor(run):
-    result = refine(run, [*SMALL, *LENIENT, "refine.images=8", "refine.perceptual=lite0"])
+    result = refine(run, [*SMALL, *LENIENT, "refine.images=8", OUTPUT, "refine.perceptual=lite0"])
     assert result.images == 8
     (row,) = rows(run, "refine")
     assert row["perceptual"] > 0

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 import torch
 
+from hvae.errors import UserError
 from hvae.models import HVAE, ModelConfig
 from hvae.ops import make_rng
 from hvae.training.recovery import Diverged
@@ -35,7 +36,9 @@ def batches(count, n=6):
 
 
 def stepper(model=None, seed=0, **settings):
-    return RefineStepper(model or base(), RefineConfig(images=600, **settings), seed)
+    """With all parts, unless told otherwise."""
+    parts = {"refiner": {"output": True}, "judged": "both", "penalty_every": 1}
+    return RefineStepper(model or base(), RefineConfig(images=600, **{**parts, **settings}), seed)
 
 
 def digest(model):
@@ -172,6 +175,21 @@ def test_augmentation_ramps_up_and_keeps_pairs_together():
     assert torch.equal(each._seen(x), each._seen(x))
 
 
+def test_without_an_output_refiner_all_images_stand_against_samples():
+    each = stepper(refiner={"output": False})
+    x = batches(1, n=6)[0]
+    fake, _ = each._fake(x, None, 0)
+    drawn = each.model.decoder(
+        6, make_rng(each.noise_seed, 0), temperature=[each._temperature()] * 3
+    )
+    torch.testing.assert_close(fake, each.model.image(drawn) / 127.5 - 1)
+    report = each.step(x)
+    assert not report.skipped
+    assert (report.l1, report.features, report.lowpass) == (0.0, 0.0, 0.0)
+    with pytest.raises(UserError, match="they stay as they are"):
+        stepper(refiner={"output": False}, judged="reconstructions")
+
+
 def test_lazy_penalties_come_every_so_often():
     each = stepper(penalty_every=3)
     penalties = [each.step(x).penalty_real for x in batches(7)]
@@ -221,10 +239,10 @@ def test_gamma_follows_the_size_of_the_images():
 
 
 def test_schedules_follow_the_images_seen():
-    each = stepper()
+    each = stepper(gamma=2.0, gamma_final=0.1, lr=3e-4, lr_final=0.25)
     reports = [each.step(x) for x in batches(100)]
-    assert reports[0].gamma == pytest.approx(GAMMAS[32], rel=0.01)
-    assert reports[60].gamma == pytest.approx(0.1 * GAMMAS[32])
+    assert reports[0].gamma == pytest.approx(2.0, rel=0.01)
+    assert reports[60].gamma == pytest.approx(0.2)
     assert reports[-1].lr == pytest.approx(0.25 * 3e-4)
 
 
