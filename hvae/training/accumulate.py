@@ -1,7 +1,8 @@
 """One step on a batch that goes through the model in parts."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ def backward_in_parts(
     parts: list[Part],
     *,
     separable: bool,
+    held_back: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> tuple[Elbo, Tensor]:
     """Adds the gradient of the objective of a whole batch to the parameters, part by part.
 
@@ -45,15 +47,17 @@ def backward_in_parts(
         objective: of the batch, a scalar; of a part, where it is separable, its share of that.
         parts: of the batch, in order.
         separable: the objective is the mean of a function of each example.
+        held_back: makes the context that all parts but the last run in.
 
     Returns:
         The ELBO of the batch and its objective, without gradients.
     """
     if separable:
         elbos = []
-        for part, place in parts:
-            elbo = run(part, place)
-            objective(elbo).backward()
+        for (part, place), context in zip(parts, _contexts(len(parts), held_back), strict=True):
+            with context:
+                elbo = run(part, place)
+                objective(elbo).backward()
             elbos.append(_detached(elbo))
         whole = _joined(elbos)
         return whole, objective(whole)
@@ -63,10 +67,22 @@ def backward_in_parts(
     value = objective(whole)
     sizes = [len(part[0]) for part, _ in parts]
     gradients = torch.autograd.grad(value, (nll, kl), materialize_grads=True)
-    for (part, place), *weights in zip(parts, *(g.split(sizes) for g in gradients), strict=True):
-        elbo = run(part, place)
-        torch.autograd.backward((elbo.nll, elbo.kl), weights)
+    shares = zip(*(g.split(sizes) for g in gradients), strict=True)
+    for (part, place), weights, context in zip(
+        parts, shares, _contexts(len(parts), held_back), strict=True
+    ):
+        with context:
+            elbo = run(part, place)
+            torch.autograd.backward((elbo.nll, elbo.kl), weights)
     return _detached(whole), value.detach()
+
+
+def _contexts(
+    count: int, held_back: Callable[[], AbstractContextManager[None]]
+) -> Iterator[AbstractContextManager[None]]:
+    """One for each part: the last one's gradients are not held back."""
+    yield from (held_back() for _ in range(count - 1))
+    yield nullcontext()
 
 
 def _joined(elbos: list[Elbo]) -> Elbo:

@@ -10,7 +10,8 @@ so does `hvae.load`. They are gathered one at a time into the memory of the firs
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -51,6 +52,17 @@ def distribute(model: HVAE, world: World, sharding: Sharding) -> Any:
         # three or more numbers in another order than the first step after a resume.
         find_unused_parameters=True,
     )
+
+
+def held_back(forward: Any) -> Callable[[], AbstractContextManager[None]]:
+    """Returns what makes a context in which gradients add up and are not averaged yet.
+
+    Those of a cut model are averaged each time: to add them up they would have to be kept whole.
+
+    Args:
+        forward: what `distribute` returned.
+    """
+    return forward.no_sync if isinstance(forward, DistributedDataParallel) else nullcontext
 
 
 def is_cut(tensor: Tensor) -> bool:

@@ -23,7 +23,7 @@ from hvae.training.optim import (
     make_optimizer,
     optimizer_tensors,
 )
-from hvae.training.sharding import distribute, fill, part, whole
+from hvae.training.sharding import distribute, fill, held_back, part, whole
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Stepper:
         self.model = model
         self.world = world or World()
         forward = distribute(model, self.world, config.sharding)
+        self.held_back = held_back(forward)
         self.config = config
         self.optimizer = make_optimizer(model, config)
         self.ema = Ema(model, config.ema)
@@ -135,6 +136,7 @@ class Stepper:
             lambda elbo: self._objective(elbo, total),
             parts_of(batch, self._first(total), self.config.accumulate),
             separable=self._objective_weights()[1] == 0,
+            held_back=self.held_back,
         )
         if spectral is not None:
             penalty = self._penalty(spectral)

@@ -229,7 +229,7 @@ def stepped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config, lis
     return folder, load_config(file), scenario("steps", folder, file)
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp", "parts"])
 @pytest.mark.parametrize("count", [1, 4, 5], ids="{} images".format)
 def test_gradients_are_those_of_one_process(stepped, sharding, count):
     """Also of an uneven batch, and of one that leaves a process without images."""
@@ -247,6 +247,11 @@ def test_gradients_are_those_of_one_process(stepped, sharding, count):
         assert (found[name] - tensor).norm().item() / scale < 1e-4, name
     one_half = gradients(config, images(count)[: len(block(count, 0, 2))])
     assert count == 1 or distance(one_half, wanted) > 1e-3
+
+
+def test_gradients_of_parts_are_averaged_once(stepped):
+    for each in stepped[2]:
+        assert each["averaged"]["parts"] == each["averaged"]["ddp"] > 0
 
 
 def test_three_steps_of_a_cut_model_are_those_of_one_process(stepped):

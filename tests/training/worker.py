@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed import GradBucket
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from hvae.checkpoint import read_tensors
 from hvae.errors import HvaeError, UserError
@@ -27,8 +29,9 @@ from hvae.training.sharding import birthplace, gathered, whole
 from hvae.training.step import Stepper, StepReport
 
 
-def stepper_of(config: Config, world: World, sharding: str = "ddp") -> Stepper:
-    train = config.train.model_copy(update={"sharding": sharding})
+def stepper_of(config: Config, world: World, sharding: str = "ddp", accumulate: int = 1) -> Stepper:
+    update = {"sharding": sharding, "accumulate": accumulate}
+    train = config.train.model_copy(update=update)
     model = build_model(config, birthplace(world, train.sharding))
     return Stepper(model, train, config.seed, world)
 
@@ -53,11 +56,22 @@ def raised(function: Callable[[], Any]) -> list[Any]:
 def gradients(stepper: Stepper, x: Tensor) -> dict[str, Tensor]:
     """Whole gradients of one batch, of which `x` is all; the stepper takes its part."""
     stepper.images = len(x)
-    _, loss = stepper._losses(stepper.forward, (own(stepper.world, x),), len(x), None)
-    loss.backward()
+    stepper._backward((own(stepper.world, x),), len(x), None)
     found = {n: whole(p.grad).clone() for n, p in stepper.model.named_parameters()}
     stepper.optimizer.zero_grad()
     return found
+
+
+def buckets_averaged(stepper: Stepper) -> list[int]:
+    """A list that grows by the index of each bucket of gradients that processes average."""
+    seen: list[int] = []
+
+    def hook(_: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        seen.append(bucket.index())
+        return allreduce_hook(torch.distributed.group.WORLD, bucket)
+
+    stepper.forward.register_comm_hook(None, hook)
+    return seen
 
 
 def words(world: World) -> dict[str, Any]:
@@ -97,11 +111,14 @@ def words(world: World) -> dict[str, Any]:
 def steps(world: World, folder: Path, config: Config) -> dict[str, Any]:
     """Gradients, tensors, and a process that sees a NaN."""
     saved = {}
-    for sharding in ("ddp", "fsdp"):
-        tuned = stepper_of(config, world, sharding)
+    averaged = {}
+    for name, sharding, parts in (("ddp", "ddp", 1), ("fsdp", "fsdp", 1), ("parts", "ddp", 3)):
+        tuned = stepper_of(config, world, sharding, parts)
+        if sharding == "ddp":
+            averaged[name] = buckets_averaged(tuned)
         for count in (1, 4, 5):
             found = gradients(tuned, images(count))
-            saved |= {f"{sharding}.{count}.{name}": g for name, g in found.items()}
+            saved |= {f"{name}.{count}.{parameter}": g for parameter, g in found.items()}
 
     cut, again = stepper_of(config, world, "fsdp"), stepper_of(config, world)
     for _ in range(3):
@@ -128,6 +145,7 @@ def steps(world: World, folder: Path, config: Config) -> dict[str, Any]:
     ]
 
     result: dict[str, Any] = {"words": words(world), "round_trips": round_trips}
+    result["averaged"] = {name: len(buckets) for name, buckets in averaged.items()}
     for sharding in ("ddp", "fsdp"):
         bad = stepper_of(config, world, sharding)
         before = digest(bad)
