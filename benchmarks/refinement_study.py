@@ -120,11 +120,11 @@ class Study:
         rates = sorted(
             row["images_per_second"] for row in logged(self.run / "metrics.jsonl", "train")
         )
-        folder = self._copy("trained on")
+        folder = self._copy("trained on", self.config.name)
         images = self.config.train.images + int(seconds * rates[len(rates) // 2])
         made = load_config(
             folder / "config.yaml",
-            [f"train.images={images}", f"runs_dir={folder.parent}", f"name={folder.name}"],
+            [f"train.images={images}", f"runs_dir={folder.parent}"],
         )
         fit(made)
         return hvae.load(folder)
@@ -149,9 +149,10 @@ class Study:
         model.load_state_dict(checkpoint.read_tensors(file))
         return model
 
-    def _copy(self, name: str) -> Path:
-        folder = self.work / name.replace(" ", "-")
+    def _copy(self, *names: str) -> Path:
+        folder = self.work.joinpath(*(name.replace(" ", "-") for name in names))
         if not folder.exists():
+            folder.parent.mkdir(exist_ok=True)
             unfinished = folder.with_name(f".{folder.name}")
             shutil.rmtree(unfinished, ignore_errors=True)
             shutil.copytree(self.run, unfinished, ignore=shutil.ignore_patterns("refine", "*lock"))

@@ -39,6 +39,9 @@ class RefinerConfig(Section):
     output: bool = False
     """Correct the image, of samples and of reconstructions."""
 
+    finest: int | None = Field(default=None, ge=1)
+    """States are corrected up to this resolution. Null: at all."""
+
     injector_width: float = Field(default=0.25, gt=0.0, le=1.0)
     """Inner channels of an injector as a fraction of its state's."""
 
@@ -69,15 +72,20 @@ class Refiner(nn.Module):
             raise UserError("refiner: injectors and output are both off; nothing would be refined")
         layout = Layout.parse(model)
         self.config = config
-        self.injectors = nn.ModuleList(
-            Injector(model, len(layout.finest_shape), spec.resolution, config.injector_width)
-            for spec in (layout.decoder if config.injectors else ())
+        finest = config.finest or layout.finest
+        self.injectors = nn.ModuleDict(
+            {
+                str(group): Injector(model, layout, spec.resolution, config.injector_width)
+                for group, spec in enumerate(layout.decoder)
+                if config.injectors and spec.resolution <= finest
+            }
         )
         self.output = OutputRefiner(config, model, layout) if config.output else None
 
     def injector(self, group: int) -> "Injector | None":
         """Returns what is added to the state before a group of the prior path."""
-        return cast(Injector, self.injectors[group]) if self.config.injectors else None
+        key = str(group)
+        return cast(Injector, self.injectors[key]) if key in self.injectors else None
 
     def image(self, mean: Tensor, states: Mapping[int, Tensor]) -> Tensor:
         """Returns refined images in image units 0..255, (N, C, *S), not rounded.
@@ -97,8 +105,9 @@ class Refiner(nn.Module):
 class Injector(nn.Module):
     """A small bottleneck on a state (N, width, *S), which starts at zero."""
 
-    def __init__(self, model: ModelConfig, ndim: int, resolution: int, share: float) -> None:
+    def __init__(self, model: ModelConfig, layout: Layout, resolution: int, share: float) -> None:
         super().__init__()
+        ndim = len(layout.finest_shape)
         width = model.width_at(resolution)
         inside = max(1, round(width * share))
         self.activation = ACTIVATIONS[model.activation]

@@ -100,6 +100,9 @@ class RefineConfig(Section):
     gamma_final: float = Field(default=1.0, gt=0.0, le=1.0)
     """What a cosine lowers gamma to over the first half, as a fraction."""
 
+    margin: float | None = Field(default=1.5, gt=0.0)
+    """Mean of D(x) - D(x~) that gamma is adapted to. Null: gamma keeps to its schedule."""
+
     penalty_every: int = Field(default=4, ge=1)
     """Steps between penalties, which then weigh as many times more."""
 

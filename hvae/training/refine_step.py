@@ -31,7 +31,8 @@ from hvae.training.refine_config import RefineConfig
 
 MOST_NONFINITE = 10  # steps in a row
 _OF_REBUILT = ("l1", "features", "lowpass", "perceptual")
-_AVERAGING = 0.99  # of the logits that `lecam` holds on to
+_AVERAGING = 0.99  # of the logits that `lecam` and gamma go by
+_GAMMA_STEP, _GAMMA_RANGE = 1.01, 1000.0  # gamma doubles in 70 steps
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class RefineStepper:
         self.augment_seed = derive_seed(seed, "refine augment")
         self.averages = torch.zeros(2, device=model.device)  # of logits: real, fake
         self.steps = self.images = self.nonfinite_in_row = 0
+        self.gamma_scale = 1.0
         self.adversary = 1.0  # what the weight of the adversarial loss is multiplied with
 
     def step(self, x: Tensor, cond: Tensor | None = None, *, by_loss: bool = False) -> RefineReport:
@@ -118,7 +120,9 @@ class RefineStepper:
         self.images += len(x)
         decay = cosine_decay(self.images, config.images, config.lr_final)
         gamma = config.gamma_at(min(self.model.shape[1:]))
-        gamma *= cosine_decay(self.images, config.images // 2, config.gamma_final)
+        gamma *= self.gamma_scale * cosine_decay(
+            self.images, config.images // 2, config.gamma_final
+        )
         real = self._real(x, first)
         fake, unrefined = self._fake(x, cond, first)
         told_d, finite_d, norm_d = self._judge(real, fake.detach(), gamma, decay)
@@ -126,6 +130,7 @@ class RefineStepper:
         grad_norms = self._norms(losses) if by_loss else {}
         told_g, finite_g, norm_g = self._refine(losses, decay)
         self._count(finite_d and finite_g)
+        self._adapt()
         return RefineReport(
             **told_d,
             **told_g,
@@ -136,6 +141,15 @@ class RefineStepper:
             skipped=not (finite_d and finite_g),
             grad_norms=grad_norms,
         )
+
+    def _adapt(self) -> None:
+        """Weighs the penalties more while the discriminator is too far ahead, and less if not."""
+        wanted = self.config.margin
+        if wanted is None:
+            return
+        margin = (self.averages[0] - self.averages[1]).item() / (1 - _AVERAGING**self.steps)
+        factor = _GAMMA_STEP if margin > wanted else 1 / _GAMMA_STEP
+        self.gamma_scale = min(max(self.gamma_scale * factor, 1 / _GAMMA_RANGE), _GAMMA_RANGE)
 
     def _real(self, x: Tensor, first: int) -> Tensor:
         """Images in [-1, 1], spread over their levels, whose grid would give fakes away."""
@@ -213,9 +227,9 @@ class RefineStepper:
             total = total + gamma / 2 * config.penalty_every * (penalties[0] + penalties[1])
         if config.lecam:
             total = total + config.lecam * lecam(on_real, on_fake, *self.averages)
-        self.averages.lerp_(
-            torch.stack([on_real.detach().mean(), on_fake.detach().mean()]), 1 - _AVERAGING
-        )
+        means = torch.stack([on_real.detach().mean(), on_fake.detach().mean()])
+        means = torch.where(means.isfinite(), means, self.averages)
+        self.averages.lerp_(means, 1 - _AVERAGING)
         told = {
             "discriminator": loss,
             "margin": (on_real - on_fake).mean(),
@@ -325,6 +339,7 @@ class RefineStepper:
             "ema_updates": self.ema.updates,
             "nonfinite_in_row": self.nonfinite_in_row,
             "adversary": self.adversary,
+            "gamma_scale": self.gamma_scale,
         }
 
     def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
@@ -341,6 +356,7 @@ class RefineStepper:
             load_optimizer_tensors(module, self.optimizers[name], tensors[file])
         self.steps, self.images = state["step"], state["images"]
         self.nonfinite_in_row, self.adversary = state["nonfinite_in_row"], state["adversary"]
+        self.gamma_scale = state["gamma_scale"]
 
 
 def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:

@@ -38,7 +38,7 @@ def shaken(refiner):
     """The refiner with last layers that are not zero."""
     torch.manual_seed(1)
     with torch.no_grad():
-        for injector in refiner.injectors:
+        for injector in refiner.injectors.values():
             injector.out.weight.normal_()
         if refiner.output is not None:
             refiner.output.out.weight.normal_()
@@ -73,6 +73,14 @@ def test_both_parts_change_samples_once_they_have_learned(patch):
         model.refine_with(refiner)
         assert not torch.equal(model.sample(3), plain)
         assert torch.equal(model.sample(3, refined=False, output="mean"), plain)
+
+
+def test_injectors_stand_where_they_are_asked_for():
+    model = make()
+    refiner = Refiner(RefinerConfig(finest=4), model.config)
+    groups = range(model.num_groups)
+    assert [refiner.injector(group) is not None for group in groups] == [True, True, False]
+    assert all(Refiner(RefinerConfig(), model.config).injector(group) for group in groups)
 
 
 def test_reconstructions_never_meet_the_injectors():
