@@ -35,14 +35,14 @@ _AVERAGING = 0.99  # of the logits that `lecam` and gamma go by
 _GAMMA_STEP, _GAMMA_RANGE = 1.01, 1000.0  # gamma doubles in 70 steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RefineReport:
     """What a step did; losses before their weights."""
 
     discriminator: float
     margin: float  # mean of D(x) - D(x~): far above 2 the discriminator wins, near 0 it is blind
-    penalty_real: float  # E |grad D|^2 at real images, 0 where this step had none
-    penalty_fake: float
+    penalty_real: float | None = None  # E |grad D|^2 at real images, if this step had penalties
+    penalty_fake: float | None = None
     adversarial: float
     l1: float
     features: float
@@ -221,21 +221,17 @@ class RefineStepper:
         on_real, on_fake = network(self._seen(real)), network(self._seen(fake))
         loss = discriminator_loss(on_real, on_fake, config.pairing)
         total = loss
-        penalties = [loss.new_zeros(()), loss.new_zeros(())]
+        told = {"discriminator": loss, "margin": (on_real - on_fake).mean()}
         if penalised:
-            penalties = [gradient_penalty(real, on_real), gradient_penalty(fake, on_fake)]
-            total = total + gamma / 2 * config.penalty_every * (penalties[0] + penalties[1])
+            told["penalty_real"] = gradient_penalty(real, on_real)
+            told["penalty_fake"] = gradient_penalty(fake, on_fake)
+            penalty = told["penalty_real"] + told["penalty_fake"]
+            total = total + gamma / 2 * config.penalty_every * penalty
         if config.lecam:
             total = total + config.lecam * lecam(on_real, on_fake, *self.averages)
         means = torch.stack([on_real.detach().mean(), on_fake.detach().mean()])
         means = torch.where(means.isfinite(), means, self.averages)
         self.averages.lerp_(means, 1 - _AVERAGING)
-        told = {
-            "discriminator": loss,
-            "margin": (on_real - on_fake).mean(),
-            "penalty_real": penalties[0],
-            "penalty_fake": penalties[1],
-        }
         return self._take("discriminator", network, total, told, decay)
 
     def _losses(self, real: Tensor, fake: Tensor, unrefined: Tensor) -> dict[str, Tensor]:
