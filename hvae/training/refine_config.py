@@ -50,6 +50,9 @@ class HarmConfig(Section):
     recall: float = Field(default=0.7, ge=0.0, le=1.0)
     """Share of the recall of unrefined samples that has to stay."""
 
+    margin: float = Field(default=100.0, gt=0.0)
+    """Mean of D(x) - D(x~), of either sign; beyond it the discriminator has run away."""
+
     most: int = Field(default=2, ge=0)
     """Times that the adversary is weakened before the stage is given up."""
 

@@ -142,13 +142,17 @@ class RefineStepper:
             grad_norms=grad_norms,
         )
 
+    @property
+    def margin(self) -> float:
+        """Mean of D(x) - D(x~) over the last hundred steps or so."""
+        return (self.averages[0] - self.averages[1]).item() / (1 - _AVERAGING**self.steps)
+
     def _adapt(self) -> None:
         """Weighs the penalties more while the discriminator is too far ahead, and less if not."""
         wanted = self.config.margin
         if wanted is None:
             return
-        margin = (self.averages[0] - self.averages[1]).item() / (1 - _AVERAGING**self.steps)
-        factor = _GAMMA_STEP if margin > wanted else 1 / _GAMMA_STEP
+        factor = _GAMMA_STEP if self.margin > wanted else 1 / _GAMMA_STEP
         self.gamma_scale = min(max(self.gamma_scale * factor, 1 / _GAMMA_RANGE), _GAMMA_RANGE)
 
     def _real(self, x: Tensor, first: int) -> Tensor:

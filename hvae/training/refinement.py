@@ -208,10 +208,14 @@ class Refinement:
         return quality(self.stepper.model, self.held_out, self.config.seed, refined=False)
 
     def _find_harm(self) -> str | None:
-        """Looks at the averaged refiner; returns what is worse than it may be."""
+        """Looks at the averaged refiner and the margin; returns what is worse than it may be."""
         with self._averaged() as model:
             self.harm = find_harm(model, self.held_out, self.config.seed, self._unrefined)
-        return self.harm.beyond(self.settings.harm)
+        found, margin = self.harm.beyond(self.settings.harm), self.stepper.margin
+        if not abs(margin) <= self.settings.harm.margin:
+            away = f"the discriminator has run away, its logits are {margin:.3g} apart"
+            found = f"{found}; {away}" if found else away
+        return found
 
     def _weaken(self, reason: str, progress: TrainingProgress) -> None:
         at, weakened = self.stepper.images, self.weakened + 1
@@ -220,7 +224,7 @@ class Refinement:
                 f"refinement does harm after {at:,} images ({reason}), and went on doing so with "
                 f"the adversary weakened {self.weakened} times. What was harmless is in "
                 f"{self.folder}; begin anew without that folder and with a lower "
-                "refine.weights.adversarial or refine.lr"
+                "refine.weights.adversarial, refine.lr or refine.lr_discriminator"
             )
         adversary = self.stepper.adversary / 2
         latest = checkpoint.newest_complete(self.folder).checkpoint

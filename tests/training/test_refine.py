@@ -199,3 +199,9 @@ def test_several_processes_are_refused(run, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without torchrun"):
         refine(run, SMALL)
+
+
+def test_a_discriminator_that_runs_away_ends_the_stage(run):
+    with pytest.raises(TrainingError, match=r"run away.*refine\.lr_discriminator"):
+        refine(run, [*SMALL, *LENIENT, "refine.lr_discriminator=20"])
+    assert [row["kind"] for row in rows(run, "alarm")] == ["alarm", "alarm"]
