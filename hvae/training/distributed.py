@@ -197,6 +197,11 @@ class World:
                 dist.monitored_barrier(self._control, timeout=_FAREWELL)
 
 
+def launched() -> int:
+    """Returns how many processes torchrun started together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """Joins the other processes of a torchrun command; without one, this process is alone.
@@ -204,7 +209,7 @@ def joined() -> Iterator[World]:
     Raises:
         UserError: if there are more processes than GPUs on a machine that has any.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = launched()
     if size == 1:
         yield World()
         return

@@ -1,6 +1,5 @@
 """`refine`: the adversarial stages of a trained run, resumable at any point."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from hvae.data import open_source
 from hvae.errors import UserError
 from hvae.files import locked
 from hvae.training.config_file import load_config
+from hvae.training.distributed import launched
 from hvae.training.refine_prior import PriorRefinement
 from hvae.training.refinement import Refinement, RefineResult
 from hvae.training.signals import stop_on_signal
@@ -36,7 +36,7 @@ def refine(
             others, or there are several processes.
         TrainingError: it keeps doing harm, or diverges.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
+    if launched() > 1:
         raise UserError("hvae refine trains in one process; start it without torchrun")
     for text in overrides:
         if not text.startswith(("refine.", "data.workers=")):

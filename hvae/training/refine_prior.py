@@ -12,11 +12,13 @@ for the model, and the losses of refinement for refiner and discriminator, which
 ends, with what was saved before, when bits/dim of test images have risen by more than the budget.
 """
 
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,8 +83,7 @@ class PriorStepper(RefineStepper):
         if finite:
             self.optimizer.step()
             self.average.update(self.model.decoder)
-        bits = loss.item() / torch.tensor(2.0).log().item()
-        return replace(report, bits_per_dim=bits, skipped=not finite)
+        return replace(report, bits_per_dim=loss.item() / math.log(2), skipped=not finite)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Returns the tensors of a checkpoint, by file; "ema" and "model" are those of a model."""
@@ -121,7 +122,7 @@ class PriorRefinement(Refinement):
     """The stage in a run folder of its own."""
 
     @staticmethod
-    def folder_of(run: Any) -> Any:
+    def folder_of(run: Path) -> Path:
         """Returns the stage's folder in a run."""
         return run / checkpoint.PRIOR
 

@@ -1,5 +1,6 @@
 """One step of a refiner and its discriminator on a frozen model."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from hvae.training.refine_config import RefineConfig
 
 MOST_NONFINITE = 10  # steps in a row
 _OF_REBUILT = ("l1", "features", "lowpass", "perceptual")
-_AVERAGING = 0.99  # of the logits that `lecam` and gamma go by
+_AVERAGING = 0.99  # of the logits that `lecam` goes by, and the margin
 _GAMMA_STEP, _GAMMA_RANGE = 1.01, 1000.0  # gamma doubles in 70 steps
 
 
@@ -96,7 +97,7 @@ class RefineStepper:
         self.augment_seed = derive_seed(seed, "refine augment")
         self.averages = torch.zeros(2, device=model.device)  # of logits: real, fake
         self.steps = self.images = self.nonfinite_in_row = 0
-        self.gamma_scale = 1.0
+        self.gamma_scale, self.mean_margin = 1.0, 0.0
         self.adversary = 1.0  # what the weight of the adversarial loss is multiplied with
 
     def step(self, x: Tensor, cond: Tensor | None = None, *, by_loss: bool = False) -> RefineReport:
@@ -130,7 +131,7 @@ class RefineStepper:
         grad_norms = self._norms(losses) if by_loss else {}
         told_g, finite_g, norm_g = self._refine(losses, decay)
         self._count(finite_d and finite_g)
-        self._adapt()
+        self._adapt(told_d["margin"])
         return RefineReport(
             **told_d,
             **told_g,
@@ -145,10 +146,12 @@ class RefineStepper:
     @property
     def margin(self) -> float:
         """Mean of D(x) - D(x~) over the last hundred steps or so."""
-        return (self.averages[0] - self.averages[1]).item() / (1 - _AVERAGING**self.steps)
+        return self.mean_margin / (1 - _AVERAGING**self.steps)
 
-    def _adapt(self) -> None:
+    def _adapt(self, margin: float) -> None:
         """Weighs the penalties more while the discriminator is too far ahead, and less if not."""
+        if math.isfinite(margin):
+            self.mean_margin += (1 - _AVERAGING) * (margin - self.mean_margin)
         wanted = self.config.margin
         if wanted is None:
             return
@@ -340,6 +343,7 @@ class RefineStepper:
             "nonfinite_in_row": self.nonfinite_in_row,
             "adversary": self.adversary,
             "gamma_scale": self.gamma_scale,
+            "mean_margin": self.mean_margin,
         }
 
     def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
@@ -356,7 +360,7 @@ class RefineStepper:
             load_optimizer_tensors(module, self.optimizers[name], tensors[file])
         self.steps, self.images = state["step"], state["images"]
         self.nonfinite_in_row, self.adversary = state["nonfinite_in_row"], state["adversary"]
-        self.gamma_scale = state["gamma_scale"]
+        self.gamma_scale, self.mean_margin = state["gamma_scale"], state["mean_margin"]
 
 
 def _adam(network: nn.Module, lr: float) -> torch.optim.Optimizer:
