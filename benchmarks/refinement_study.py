@@ -15,8 +15,9 @@ several temperatures, as likelihood mean and likelihood sample, and the controls
     unsharp mask          of the likelihood mean, by 1/2 of its difference to a 3 x 3 Gaussian
 
 Everything that is trained sees the same images in the same order. Scores are of --num samples
-against as many test images. What is finished lies in --work and is not done again: the study can be
-stopped at any point, and a second process can do --only some rows of it.
+against as many test images, or images of all splits (--reference all) where the test split is too
+small; those hold the training images. What is finished lies in --work and is not done again: the
+study can be stopped at any point, and a second process can do --only some rows of it.
 """
 
 import argparse
@@ -42,8 +43,8 @@ from hvae.bench.machine import machine
 from hvae.bench.measure import one_thread
 from hvae.bench.report import keep
 from hvae.data import Loader, open_source, save_grid
-from hvae.data.originals import Chosen
-from hvae.errors import HvaeError
+from hvae.data.originals import Chosen, Part, open_part
+from hvae.errors import HvaeError, TrainingError
 from hvae.files import write_text
 from hvae.inference.streams import Reconstructions, Samples
 from hvae.metrics import evaluate_likelihood, open_extractor, statistics
@@ -108,10 +109,13 @@ class Study:
         """A copy of the run after the refinement of this name."""
         folder = self._copy(name)
         began = time.monotonic()
-        result = refine(folder, [*self.settings, *REFINEMENTS[name]])
-        self._spent(folder, time.monotonic() - began)
-        if result.stopped:
-            sys.exit("stopped and saved; the same command goes on")
+        try:
+            if refine(folder, [*self.settings, *REFINEMENTS[name]]).stopped:
+                sys.exit("stopped and saved; the same command goes on")
+        except TrainingError as error:  # what it saved before is harmless, and is scored
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+        finally:
+            self._spent(folder, time.monotonic() - began)
         return hvae.load(folder)
 
     def trained_on(self) -> HVAE:
@@ -182,12 +186,13 @@ class Study:
 class Scorer:
     """Scores rows against one reference, and keeps what it found in a folder."""
 
-    def __init__(self, study: Study, features: str, num: int) -> None:
+    def __init__(self, study: Study, features: str, num: int, part: Part) -> None:
         self.study, self.num = study, num
         self.extractor = open_extractor(features)
         self.test = open_source(study.config.data, "test")
         self.measures = {"features": features_by(self.extractor), "sharpness": sharpness_of()}
-        self.reference = collect(self.measures, Chosen(self.test, num, seed=0))
+        real = open_part(study.config.data, part)
+        self.reference = collect(self.measures, Chosen(real, num, seed=0))
         rows = self.reference["features"]
         self.known = Reference(statistics(rows).factored(), {}, rows)
         names = (self.extractor.frechet_name, self.extractor.kernel_name)
@@ -254,13 +259,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     with one_thread():
         study = Study(args.run, args.work, args.set)
-        scorer = Scorer(study, args.features, args.num)
+        scorer = Scorer(study, args.features, args.num, args.reference)
         wanted = [row for row in study.rows() if not args.only or row.name in args.only]
         rows = [scorer(row) for row in wanted]
         record = {
             "machine": machine(model_meter("cpu")),
             "run": args.run.name,
             "num": args.num,
+            "reference": args.reference,
             "features": scorer.extractor.name,
             "refine": study.config.refine.model_dump(mode="json"),
             "rows": rows,
@@ -268,7 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = table(record)
         print(text)
         if args.save:
-            keep(record, text, f"refinement-{args.run.name}", args.save)
+            length = f"{study.config.refine.images // 1000}k"
+            keep(record, text, f"refinement-{args.run.name}-{length}", args.save)
         if args.plots:
             sheets(study, args.plots)
             draw(record, study, args.plots / f"refinement-{args.run.name}.png")
@@ -279,7 +286,8 @@ def table(record: dict[str, Any]) -> str:
     where, rows = record["machine"], record["rows"]
     names = [name for name in rows[0]["scores"] if name not in ("density", "coverage")]
     lines = [
-        f"{record['run']}, {record['num']:,} samples against as many test images, "
+        f"{record['run']}, {record['num']:,} samples against as many images of "
+        f"{record['reference']}, {record['refine']['images']:,} images of refinement, "
         f"{record['features']}; {where['cpu']}, {where['threads']} thread, torch {where['torch']}, "
         f"commit {where['commit']}, {where['date'][:10]}. Intervals: 95 % of 20 resamples. PSNR of "
         f"{RECONSTRUCTED:,} reconstructions, bits/dim (ELBO) of {LIKELIHOOD_OF:,} test images.",
@@ -345,6 +353,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--num", type=int, default=5_000)
+    parser.add_argument("--reference", choices=("test", "all"), default="test")
     parser.add_argument("--features", default="lite0", metavar="NAME")
     parser.add_argument("--set", nargs="*", default=[], metavar="refine.KEY=VALUE")
     parser.add_argument("--only", nargs="*", default=[], metavar="ROW", help="these models only")

@@ -23,7 +23,7 @@ from hvae.models.encoder import Encoder
 from hvae.models.layout import Layout
 from hvae.nn.block import ACTIVATIONS
 from hvae.nn.conv import CONVS
-from hvae.nn.resample import average_pool
+from hvae.nn.resample import average_pool, gaussian_blur
 from hvae.section import Section
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class DiscriminatorConfig(Section):
     """Networks that look at the image and, afresh, at copies of 1/2, 1/4 ... of its size; 2 or 3
     from 128 pixels on."""
 
+    blur: float = Field(default=0.0, ge=0.0, le=16.0)
+    """Standard deviation in pixels of a Gaussian that all images pass before they are judged. About
+    2 makes a model whose samples are no shapes yet mend shapes, not contrast and grain."""
+
 
 class Discriminator(nn.Module):
     """Logits of images (N, C, *S), in one, two or three spatial dimensions; always in float32.
@@ -73,6 +77,7 @@ class Discriminator(nn.Module):
                 f"discriminator.scales: {config.scales} need sides that divide by "
                 f"{2 ** (config.scales - 1)}, images are {size}"
             )
+        self.blur = config.blur
         self.scales = nn.ModuleList()
         for level in range(config.scales):
             if level == 0 and config.start == "encoder":
@@ -90,7 +95,7 @@ class Discriminator(nn.Module):
         """Returns logits (N,), their mean over scales, and the feature maps they come from."""
         logits, features = [], []
         with torch.autocast(x.device.type, enabled=False):
-            scaled = self.network_input(127.5 * (x + 1))
+            scaled = self.network_input(127.5 * (gaussian_blur(x, self.blur) + 1))
             for level, scale in enumerate(self.scales):
                 logit, maps = scale(average_pool(scaled, 2**level))
                 logits.append(logit)

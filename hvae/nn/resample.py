@@ -1,5 +1,8 @@
 """Changes of resolution and of channel count that have no weights."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,6 +12,27 @@ _POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 def average_pool(x: Tensor, factor: int) -> Tensor:
     """Returns (N, C, *S / factor): means over blocks of `factor` along every axis."""
     return x if factor == 1 else _POOLS[x.ndim - 2](x, factor)
+
+
+def gaussian_blur(x: Tensor, deviation: float) -> Tensor:
+    """Returns (N, C, *S): means weighed by a Gaussian, cut at three deviations, along every axis.
+
+    What lies beyond a border is taken for what lies on it.
+
+    Args:
+        x: (N, C, *S).
+        deviation: of the Gaussian, in elements; 0 changes nothing.
+    """
+    if deviation == 0:
+        return x
+    radius = math.ceil(3 * deviation)
+    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    line = torch.softmax(-((offsets / deviation) ** 2) / 2, 0)
+    for axis in range(2, x.ndim):
+        last = x.movedim(axis, -1)
+        rows = F.pad(last.reshape(-1, 1, last.shape[-1]), (radius, radius), mode="replicate")
+        x = F.conv1d(rows, line.view(1, 1, -1)).view(last.shape).movedim(-1, axis)
+    return x
 
 
 def upsample(x: Tensor, shape: tuple[int, ...]) -> Tensor:

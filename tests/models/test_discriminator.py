@@ -50,8 +50,9 @@ def test_an_image_is_judged_by_itself(patch):
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_the_penalty_reaches_every_weight(ndim):
-    network = make(ndim, scales=2)
+@pytest.mark.parametrize("blur", [0.0, 2.0])
+def test_the_penalty_reaches_every_weight(ndim, blur):
+    network = make(ndim, scales=2, blur=blur)
     x = torch.randn(3, 2, *SIZES[ndim], requires_grad=True)
     gradient_penalty(x, network(x)).backward()
     without = {
@@ -102,6 +103,13 @@ def test_a_fresh_network_is_no_linear_one():
     x = torch.randn(4, 64, 32, 32)
     ratio = encoder.blocks[0](x).std() * len(encoder.blocks) ** 0.5 / x.std()
     assert 0.5 < ratio < 2  # with torch's default weights 0.008
+
+
+def test_fine_detail_does_not_pass_the_blur():
+    x = torch.rand(2, 2, 16, 24) - 0.5
+    checkers = 0.5 * (-1.0) ** (torch.arange(16)[:, None] + torch.arange(24))
+    seen, unseen = ([n(x), n(x + checkers)] for n in (make(), make(blur=2.0)))
+    assert (unseen[0] - unseen[1]).abs().max() < 0.05 * (seen[0] - seen[1]).abs().max()
 
 
 def test_logits_are_float32_under_autocast():

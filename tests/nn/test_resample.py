@@ -5,8 +5,16 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 
-from hvae.nn.resample import average_pool, fit_channels, patchify, unpatchify, upsample
+from hvae.nn.resample import (
+    average_pool,
+    fit_channels,
+    gaussian_blur,
+    patchify,
+    unpatchify,
+    upsample,
+)
 
 SPACES = [(6,), (6, 12), (6, 12, 18)]
 
@@ -71,3 +79,26 @@ def test_channels_are_truncated_or_filled_up_with_zeros(space):
     assert wide.shape == (2, 7, *space)
     assert torch.equal(wide[:, :4], x)
     assert not wide[:, 4:].any()
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("deviation", [0.5, 2.0, 4.0])  # the last reaches beyond the border
+def test_blur_is_that_of_scipy(space, deviation):
+    x = torch.randn(2, 3, *space, dtype=torch.float64)
+    wanted = [
+        gaussian_filter(maps.numpy(), deviation, mode="nearest", radius=-(-int(6 * deviation) // 2))
+        for maps in x.flatten(0, 1)
+    ]
+    found = gaussian_blur(x, deviation).flatten(0, 1)
+    torch.testing.assert_close(found, torch.stack([torch.as_tensor(w) for w in wanted]))
+
+
+def test_no_blur_is_the_same_tensor():
+    x = torch.randn(2, 3, 6)
+    assert gaussian_blur(x, 0) is x
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_blur_is_differentiable_twice(ndim):
+    x = torch.randn(2, 2, *[4] * ndim, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: gaussian_blur(x, 1.0).square(), x)
