@@ -286,8 +286,8 @@ def table(record: dict[str, Any]) -> str:
     where, rows = record["machine"], record["rows"]
     names = [name for name in rows[0]["scores"] if name not in ("density", "coverage")]
     lines = [
-        f"{record['run']}, {record['num']:,} samples against as many images of "
-        f"{record['reference']}, {record['refine']['images']:,} images of refinement, "
+        f"{record['run']}, {record['num']:,} samples against as many images "
+        f"({record['reference']}), {record['refine']['images']:,} images of refinement, "
         f"{record['features']}; {where['cpu']}, {where['threads']} thread, torch {where['torch']}, "
         f"commit {where['commit']}, {where['date'][:10]}. Intervals: 95 % of 20 resamples. PSNR of "
         f"{RECONSTRUCTED:,} reconstructions, bits/dim (ELBO) of {LIKELIHOOD_OF:,} test images.",
