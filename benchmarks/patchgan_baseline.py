@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from hvae.models import HVAE
 from hvae.ops.philox import make_rng
+from hvae.training.progress import TrainingProgress
 
 WEIGHT, MOST, LR_PER_IMAGE = 0.8, 1e4, 4.5e-6
 _WIDTH, _SMALLEST = 64, 7  # channels; patches judged are not fewer than these a side
+_TOLD_EVERY = 50  # steps
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -49,7 +51,11 @@ class PatchDiscriminator(nn.Sequential):
 
 
 def trained_by_patches(
-    model: HVAE, batches: Iterable[Tensor], *, seed: int = 0
+    model: HVAE,
+    batches: Iterable[Tensor],
+    *,
+    seed: int = 0,
+    progress: TrainingProgress | None = None,
 ) -> tuple[HVAE, list[dict[str, float]]]:
     """Returns a copy of a model after the conventional stage, and what was logged at each step.
 
@@ -57,6 +63,7 @@ def trained_by_patches(
         model: trained, unconditional, of two-dimensional images.
         batches: uint8 (N, C, H, W) each.
         seed: of the discriminator's weights and the noise.
+        progress: is told after every step.
     """
     model = copy.deepcopy(model).train().requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
@@ -85,6 +92,10 @@ def trained_by_patches(
         loss = (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
         _step(optimizers[1], loss)
         rows.append({"nll": nll.item(), "discriminator": loss.item(), "weight": weight.item()})
+        if progress is not None:
+            progress.update(seen)
+            if len(rows) % _TOLD_EVERY == 0:
+                progress.report(seen, "  ".join(f"{n} {v:.4g}" for n, v in rows[-1].items()))
     return model.eval().requires_grad_(False), rows
 
 

@@ -57,6 +57,7 @@ from hvae.ops.philox import derive_seed
 from hvae.training import fit
 from hvae.training.config import Config
 from hvae.training.config_file import load_config
+from hvae.training.progress import TrainingProgress
 from hvae.training.refine import refine
 
 TEMPERATURES = (0.7, 0.85, 1.0)
@@ -146,7 +147,10 @@ class Study:
                 flip=config.data.flip,
             )
             batches = (batch.images for batch in loader.batches(0, config.refine.images))
-            trained, rows = trained_by_patches(model, batches, seed=config.seed)
+            with TrainingProgress(config.refine.images, 0) as progress:
+                trained, rows = trained_by_patches(
+                    model, batches, seed=config.seed, progress=progress
+                )
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file.with_name("steps.json"), json.dumps(rows))
             checkpoint.write_tensors(file.parent, {file.stem: trained.state_dict()})
