@@ -191,7 +191,7 @@ class Scorer:
     """Scores rows against one reference, and keeps what it found in a folder."""
 
     def __init__(self, study: Study, features: str, num: int, part: Part) -> None:
-        self.study, self.num = study, num
+        self.study, self.num, self.part = study, num, part
         self.extractor = open_extractor(features)
         self.test = open_source(study.config.data, "test")
         self.measures = {"features": features_by(self.extractor), "sharpness": sharpness_of()}
@@ -204,7 +204,7 @@ class Scorer:
 
     def __call__(self, row: Row) -> dict[str, Any]:
         """Returns the scores of a row by name."""
-        file = self.study.work / "scores" / f"{row.key}-{self.num}.json"
+        file = self.study.work / "scores" / f"{row.key}-{self.part}-{self.num}.json"
         if file.exists():
             return dict(json.loads(file.read_text()))
         model = row.model()
@@ -294,7 +294,8 @@ def table(record: dict[str, Any]) -> str:
         f"({record['reference']}), {record['refine']['images']:,} images of refinement, "
         f"{record['features']}; {where['cpu']}, {where['threads']} thread, torch {where['torch']}, "
         f"commit {where['commit']}, {where['date'][:10]}. Intervals: 95 % of 20 resamples. PSNR of "
-        f"{RECONSTRUCTED:,} reconstructions, bits/dim (ELBO) of {LIKELIHOOD_OF:,} test images.",
+        f"at most {RECONSTRUCTED:,} reconstructions, bits/dim (ELBO) of at most "
+        f"{LIKELIHOOD_OF:,} test images.",
         "",
         f"| model | image | t | {' | '.join(names)} | PSNR | bits/dim |",
         "|" + " --- |" * (len(names) + 5),

@@ -1,4 +1,4 @@
-"""Changes of resolution and of channel count that have no weights."""
+"""Changes of resolution, blur among them, and of channel count that have no weights."""
 
 import math
 
