@@ -26,9 +26,11 @@ from hvae.bench.device import model_meter
 from hvae.bench.machine import machine
 from hvae.bench.measure import CpuMeter, Quantiles, one_thread
 from hvae.bench.report import keep
+from hvae.losses import objective
+from hvae.models import HVAE
 from hvae.models.recompute import LEVELS
 from hvae.training import Config, load_config
-from hvae.training.build import build_model
+from hvae.training.build import build_model, sized
 from hvae.training.footprint import footprint
 from hvae.training.memory_plan import plan_for
 from hvae.training.step import Stepper
@@ -70,9 +72,7 @@ def _config(name: str, setting: str, batch: int) -> Config:
     overrides = [f"train.checkpoint_activations={setting}", f"data.batch={batch}"]
     overrides += ["train.precision=fp32"]
     overrides += ["train.head_bands=8"] if setting in ("pointwise", "block") else []
-    config = load_config(name, overrides)
-    update = {"size": config.data.height_width, "channels": config.data.channels}
-    return config.model_copy(update={"model": config.model.model_copy(update=update)})
+    return sized(load_config(name, overrides))
 
 
 def _stepper(config: Config) -> tuple[Stepper, Tensor]:
@@ -128,10 +128,10 @@ def _measure(rows: dict[str, dict[str, Any]], name: str, batch: int, rounds: int
 
     def passes(setting: str) -> None:
         model.recompute(plans[setting])
-        stepper._backward((x,), 0, None)
+        objective(model(x), model.num_dims).backward()
         model.zero_grad()
 
-    _check(stepper, x, plans)
+    _check(model, x, plans)
     times = CpuMeter(sample_ms=0.0).interleaved_ms(
         {setting: lambda s=setting: passes(s) for setting in rows}, rounds
     )
@@ -144,14 +144,14 @@ def _measure(rows: dict[str, dict[str, Any]], name: str, batch: int, rounds: int
         row["held_mib"] = _held(model, x) / MIB / batch
 
 
-def _check(stepper: Stepper, x: Tensor, plans: dict[str, Any]) -> None:
+def _check(model: HVAE, x: Tensor, plans: dict[str, Any]) -> None:
     """Gradients of a head in bands differ in rounding; everything else must not at all."""
     wanted: list[Tensor] = []
     for setting, plan in plans.items():
-        stepper.model.recompute(type(plan)(plan.encoder, plan.decoder))
-        stepper._backward((x,), 0, None)
-        got = [p.grad for p in stepper.model.parameters() if p.grad is not None]
-        stepper.model.zero_grad()
+        model.recompute(type(plan)(plan.encoder, plan.decoder))
+        objective(model(x), model.num_dims).backward()
+        got = [p.grad for p in model.parameters() if p.grad is not None]
+        model.zero_grad()
         wanted = wanted or got
         assert all(map(torch.equal, got, wanted)), f"the gradients of {setting} differ"
 

@@ -12,8 +12,8 @@ def objective(
     elbo: Elbo,
     num_dims: int,
     *,
-    beta: float = 1.0,
-    free_bits: float = 0.0,
+    beta: float | Tensor = 1.0,
+    free_bits: float | Tensor = 0.0,
     kl_share: bool = False,
     mean: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
@@ -26,8 +26,8 @@ def objective(
     Args:
         elbo: of a batch.
         num_dims: data dimensions of an example.
-        beta: weight of the KL.
-        free_bits: nats of each group that cost nothing.
+        beta: weight of the KL, a number or a scalar on the device.
+        free_bits: nats of each group that cost nothing; alike.
         kl_share: weigh the KL of each image and group by `kl_share_weights` first.
         mean: of (N, ...) over a batch of which these are a part. None: they are all of it.
     """

@@ -4,14 +4,14 @@ from typing import Any
 
 import torch
 
-from hvae.data import ImageSource, complete_condition
+from hvae.data import ImageSource, complete_condition, open_source
 from hvae.errors import UserError
 from hvae.models import HVAE
 from hvae.models.recompute import Recompute
 from hvae.ops.philox import derive_seed
 from hvae.training.config import Config
 from hvae.training.memory_plan import plan_for
-from hvae.training.step import uses_bf16
+from hvae.training.precision import uses_bf16
 
 
 def complete(config: Config, source: ImageSource) -> Config:
@@ -31,6 +31,20 @@ def complete(config: Config, source: ImageSource) -> Config:
             )
     found["condition"] = complete_condition(config.model.condition, source)
     return config.model_copy(update={"model": config.model.model_copy(update=found)})
+
+
+def sized(config: Config) -> Config:
+    """Returns the configuration with the size and channels of its data, opened only if it must be.
+
+    Raises:
+        UserError: if the data has to be opened and cannot be, or has another size.
+    """
+    data, model = config.data, config.model
+    size, channels = model.size or data.height_width, model.channels or data.channels
+    if size is None or channels is None or model.condition.kind != "none":
+        return complete(config, open_source(data, "train"))
+    update = {"size": size, "channels": channels}
+    return config.model_copy(update={"model": model.model_copy(update=update)})
 
 
 def build_model(config: Config, device: torch.device) -> HVAE:

@@ -126,6 +126,10 @@ class TrainConfig(Section):
     """Run the model through torch.compile (needs a compiler; the first step takes a minute or
     more). Regional: the bottlenecks of blocks, once per kind."""
 
+    cuda_graphs: bool = False
+    """Record forward and backward of a batch once, and launch them as one from then on: for steps
+    that are too small for a GPU to be busy. One process, and train.accumulate=1."""
+
     memory_gib: float | Literal["auto"] | None = None
     """Memory that weights, optimiser and activations of a step may take; what does not fit is
     recomputed in the backward, which changes no result. Auto: what is free. Null: no limit."""
@@ -176,6 +180,15 @@ class TrainConfig(Section):
     def _one_is_a_list(cls, names: Any) -> Any:
         """Brackets in `train.log_to=[wandb]` have to be quoted in some shells."""
         return (names,) if isinstance(names, str) else names
+
+    @model_validator(mode="after")
+    def _graphs_are_of_whole_batches(self) -> Self:
+        if self.cuda_graphs and self.accumulate > 1:
+            raise ValueError(
+                f"train.cuda_graphs records a batch that goes through the model at once, but "
+                f"train.accumulate is {self.accumulate}; set one of them back"
+            )
+        return self
 
     @field_validator("memory_gib")
     @classmethod

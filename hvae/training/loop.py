@@ -6,6 +6,7 @@ from hvae import checkpoint
 from hvae.data import ImageSource, complete_condition, open_source
 from hvae.training.build import build_model, complete
 from hvae.training.config import Config
+from hvae.training.cuda_graph import check_graphs
 from hvae.training.distributed import World
 from hvae.training.run import FitResult, Run
 from hvae.training.run_folder import RunFolder
@@ -66,6 +67,7 @@ def fit_on(
     world = world or World(device=device)
     with world.noticing_losses():
         with world.agreed():
+            check_graphs(config.train, world.device, world.size)
             config = complete(config, train)
             complete_condition(config.model.condition, test)  # a check: both splits tell the same
             model = build_model(config, birthplace(world, config.train.sharding))

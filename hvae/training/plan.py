@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from hvae.data import open_source
 from hvae.models.recompute import Level, Recompute
-from hvae.training.build import complete, planned_model
+from hvae.training.build import planned_model, sized
 from hvae.training.config import Config
 from hvae.training.footprint import Footprint, footprint
 from hvae.training.memory_plan import free_bytes, plan_for
-from hvae.training.step import Stepper, uses_bf16
+from hvae.training.precision import uses_bf16
+from hvae.training.step import Stepper
 
 _MIB, _GIB = 2**20, 2**30
 _MEASURED_SECONDS = 20.0
@@ -92,7 +92,7 @@ def make_plan(
         UserError: if the data or the layout do not fit, or nothing fits `train.memory_gib`.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    config = _completed(config)
+    config = sized(config)
     train, bf16 = config.train, uses_bf16(config.train, device)
     at_once = -(-config.data.batch // train.accumulate)
     free = free_bytes(device)
@@ -120,20 +120,11 @@ def make_plan(
     )
 
 
-def _completed(config: Config) -> Config:
-    """The configuration with the size and channels of its data, opened only if it must be."""
-    data, model = config.data, config.model
-    size, channels = model.size or data.height_width, model.channels or data.channels
-    if size is None or channels is None or model.condition.kind != "none":
-        return complete(config, open_source(data, "train"))
-    update = {"size": size, "channels": channels}
-    return config.model_copy(update={"model": model.model_copy(update=update)})
-
-
 def _images_per_second(config: Config, plan: Recompute, device: torch.device, batch: int) -> float:
     """Under the plan of the run: one of so few images might have nothing to recompute."""
     model = planned_model(config, plan, device)
-    train = config.train.model_copy(update={"accumulate": 1})
+    graphs = config.train.cuda_graphs and device.type == "cuda"  # planned for another machine
+    train = config.train.model_copy(update={"accumulate": 1, "cuda_graphs": graphs})
     stepper = Stepper(model, train, config.seed)
     x = torch.randint(256, (batch, *model.shape), dtype=torch.uint8, device=device)
     times: list[float] = []

@@ -22,7 +22,7 @@ from hvae.training.config import Config
 from hvae.training.loop import fit_on
 from hvae.training.memory import peak_memory_mib
 from hvae.training.metrics_log import MetricsLog
-from hvae.training.step import uses_bf16
+from hvae.training.precision import uses_bf16
 
 STEPS = 2
 # Images in the generated splits; the order of training images needs no more.

@@ -1,6 +1,7 @@
 """One optimisation step, and everything that must be saved to take the next one alike."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -13,6 +14,7 @@ from hvae.models import HVAE, Elbo
 from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.accumulate import backward_in_parts, parts_of
 from hvae.training.config import TrainConfig
+from hvae.training.cuda_graph import GraphedBackward
 from hvae.training.distributed import World
 from hvae.training.ema import Ema
 from hvae.training.guard import Guard, Verdict
@@ -23,6 +25,7 @@ from hvae.training.optim import (
     make_optimizer,
     optimizer_tensors,
 )
+from hvae.training.precision import uses_bf16
 from hvae.training.sharding import distribute, fill, held_back, part, whole
 
 
@@ -71,6 +74,11 @@ class Stepper:
         if config.compile == "regional":
             model.compile_blocks()
         self.forward = cast(Any, torch.compile(forward) if config.compile is True else forward)
+        self.graphed = (
+            GraphedBackward(self._backward_of, list(model.parameters()))
+            if config.cuda_graphs
+            else None
+        )
         self.steps = 0
         self.images = 0
 
@@ -127,45 +135,70 @@ class Stepper:
         self, batch: tuple[Tensor, ...], total: int, spectral: Tensor | None
     ) -> tuple[Elbo, Tensor]:
         """Adds the gradients of a step's objective; returns ELBO and objective."""
-        if self.config.accumulate == 1:
+        if self.graphed is not None:
+            noise = self._noise(self._first(total))
+            weights = torch.tensor(
+                self._objective_weights(), dtype=torch.float64, device=noise.device
+            )
+            *each, loss = self.graphed(*batch, noise, weights)
+            elbo = Elbo(*each)
+        elif self.config.accumulate > 1:
+            elbo, loss = backward_in_parts(
+                lambda part, place: self._elbo(self.forward, part, self._noise(place)),
+                lambda elbo: self._objective(elbo, total, self._objective_weights()),
+                parts_of(batch, self._first(total), self.config.accumulate),
+                separable=self._objective_weights()[1] == 0,
+                held_back=self.held_back,
+            )
+        else:
             elbo, loss = self._losses(self.forward, batch, total, spectral)
             loss.backward()
             return elbo, loss
-        elbo, loss = backward_in_parts(
-            lambda part, place: self._elbo(self.forward, part, place),
-            lambda elbo: self._objective(elbo, total),
-            parts_of(batch, self._first(total), self.config.accumulate),
-            separable=self._objective_weights()[1] == 0,
-            held_back=self.held_back,
-        )
         if spectral is not None:
             penalty = self._penalty(spectral)
             penalty.backward()
             loss = loss + penalty.detach()
         return elbo, loss
 
+    def _backward_of(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Adds the gradients of a batch, given as tensors all that changes from step to step.
+
+        Args:
+            inputs: the batch, the noise state, and beta and free nats in one tensor.
+
+        Returns:
+            The fields of its ELBO and its objective, without gradients.
+        """
+        *batch, noise, weights = inputs
+        elbo = self._elbo(self.forward, tuple(batch), noise)
+        loss = self._objective(elbo, len(batch[0]), weights.unbind())
+        loss.backward()
+        return tuple(each.detach() for each in (*elbo, loss))
+
     def _losses(
         self, forward: Any, batch: tuple[Tensor, ...], total: int, spectral: Tensor | None
     ) -> tuple[Elbo, Tensor]:
         """ELBO of these examples, and objective of the `total` last ones of the run's order."""
-        elbo = self._elbo(forward, batch, self._first(total))
-        loss = self._objective(elbo, total)
+        elbo = self._elbo(forward, batch, self._noise(self._first(total)))
+        loss = self._objective(elbo, total, self._objective_weights())
         return elbo, loss if spectral is None else loss + self._penalty(spectral)
 
     def _first(self, total: int) -> int:
         """The place, in the run's order, of the first of this process's examples."""
         return self.images - total + self.world.block(total).start
 
-    def _elbo(self, forward: Any, batch: tuple[Tensor, ...], first: int) -> Elbo:
-        x = batch[0]
-        rng = make_rng(self.noise_seed, first, x.device)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            elbo: Elbo = forward(*batch, rng=rng)
+    def _noise(self, first: int) -> Tensor:
+        """The noise state of examples from this place on."""
+        return make_rng(self.noise_seed, first, self.model.device)
+
+    def _elbo(self, forward: Any, batch: tuple[Tensor, ...], noise: Tensor) -> Elbo:
+        with torch.autocast(noise.device.type, torch.bfloat16, enabled=self.bf16):
+            elbo: Elbo = forward(*batch, rng=noise)
         return elbo
 
-    def _objective(self, elbo: Elbo, total: int) -> Tensor:
+    def _objective(self, elbo: Elbo, total: int, weights: Sequence[float | Tensor]) -> Tensor:
         """The objective of a batch of `total` examples, or the part that these have in it."""
-        beta, free_bits = self._objective_weights()
+        beta, free_bits = weights
         return objective(
             elbo,
             self.model.num_dims,
@@ -277,18 +310,3 @@ def spectral_weights(model: HVAE, layers: str) -> dict[str, nn.Parameter]:
         for name, parameter in model.named_parameters()
         if name.endswith(heads if layers == "heads" else ".weight")
     }
-
-
-def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Returns whether convolutions run in bfloat16: as asked, or where the hardware has it.
-
-    Without the instructions a CPU emulates bfloat16 convolutions: over ten times slower than
-    float32 ones on an AVX2 machine.
-    """
-    if config.precision != "auto":
-        return config.precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Absent from some supported torch versions, where a CPU then keeps to float32.
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -12,6 +12,7 @@ from hvae import checkpoint
 from hvae.errors import UserError
 from hvae.models import HVAE
 from hvae.models.vdvae import Structure, differences, load_published, to_published
+from hvae.training.build import sized
 from hvae.training.config import Config
 from hvae.training.config_file import list_configs, load_config, make_config
 from hvae.training.metrics_log import Meter
@@ -68,7 +69,7 @@ def preset_config(
         raise UserError(f"no preset {preset!r}; there are {', '.join(known)}")
     problems: dict[str, list[str]] = {}
     for name in known if preset is None else [preset]:
-        config = _sized(load_config(_PRESET_FOLDER + name, overrides))
+        config = sized(load_config(_PRESET_FOLDER + name, overrides))
         with torch.device("meta"):
             problems[name] = differences(tensors, HVAE(config.model))
         if not problems[name]:
@@ -96,7 +97,7 @@ def layout_config(
         "data": {"source": "unknown", "size": model.size, "channels": model.channels},
         "model": model.model_dump(exclude_defaults=True) | {"preset": "vdvae"},
     }
-    return _sized(make_config("vdvae", values, overrides))
+    return sized(make_config("vdvae", values, overrides))
 
 
 def import_vdvae(tensors: Mapping[str, Tensor], config: Config, run: Path) -> HVAE:
@@ -143,13 +144,6 @@ def export_vdvae(model: HVAE, file: Path) -> dict[str, Tensor]:
         temporary.unlink(missing_ok=True)
         raise UserError(f"{file}: cannot be written: {error}") from None
     return tensors
-
-
-def _sized(config: Config) -> Config:
-    """The model's size and channels, from those of the data where the model has none."""
-    data, model = config.data, config.model
-    found = {"size": model.size or data.height_width, "channels": model.channels or data.channels}
-    return config.model_copy(update={"model": model.model_copy(update=found)})
 
 
 def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

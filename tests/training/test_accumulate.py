@@ -52,7 +52,7 @@ def test_groups_on_both_sides_of_their_free_bits(stepper: Callable[..., Stepper]
     each = stepper(*keys)
     move_off_the_start(each)
     x = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8)
-    kl = each._elbo(each.model, (x,), 0).kl.detach()
+    kl = each._elbo(each.model, (x,), each._noise(0)).kl.detach()
     free = kl.mean(0)[0] * each.model.num_groups / each.model.num_dims
     wanted, got, naive = (
         stepper(*keys, f"train.objective.free_bits={free * 0.999}", *more)

@@ -13,7 +13,8 @@ from hvae.ops import make_rng
 from hvae.training import Config, TrainConfig
 from hvae.training.build import build_model
 from hvae.training.optim import learning_rate
-from hvae.training.step import Stepper, StepReport, uses_bf16
+from hvae.training.precision import uses_bf16
+from hvae.training.step import Stepper, StepReport
 
 MakeStepper = Callable[..., Stepper]
 
