@@ -10,13 +10,15 @@ _FINE_TO_COARSE = 1000.0  # ratio of the exponential part
 _OFFSET = 10.0
 
 
-def kl_shares(num_groups: int) -> Tensor:
+def kl_shares(num_groups: int, device: torch.device | None = None) -> Tensor:
     """Returns the share of the KL that each group may take, float64 (L,), coarse to fine.
 
     Proportional to exp(linspace(0, ln 1000, L)) + 10, with sum 0.667: rising toward the fine
     groups.
     """
-    exponents = torch.linspace(0, math.log(_FINE_TO_COARSE), num_groups, dtype=torch.float64)
+    exponents = torch.linspace(
+        0, math.log(_FINE_TO_COARSE), num_groups, dtype=torch.float64, device=device
+    )
     shares = exponents.exp() + _OFFSET
     return _SUM_OF_SHARES * shares / shares.sum()
 
@@ -37,5 +39,5 @@ def kl_share_weights(kl: Tensor) -> Tensor:
     """
     kl = kl.detach()
     total = kl.sum(1, keepdim=True).clamp(min=torch.finfo(kl.dtype).tiny)
-    u = kl / total / kl_shares(kl.shape[1]).to(kl)
+    u = kl / total / kl_shares(kl.shape[1], kl.device).to(kl.dtype)
     return u.clamp(0.1, 1.0) + (u - 2).clamp(0.0, 1.0)

@@ -38,9 +38,10 @@ class CudaGraph:
         self.graph = torch.cuda.CUDAGraph()
 
     def record(self, run: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """Records a call that has been warmed up; what it computes counts after `replay` alone."""
-        # Its memory is its own for good: what the warm-ups left in the allocator goes back first.
-        torch.cuda.empty_cache()
+        """Records a call that has been warmed up; what it computes counts after `replay` alone.
+
+        Its memory is its own for good; what the warm-ups left in torch's cache is freed first.
+        """
         # The default mode would refuse what the loader's thread does meanwhile.
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             return run()

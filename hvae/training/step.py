@@ -100,8 +100,7 @@ class Stepper:
         self.images += total
         lr = learning_rate(self.images, self.config) * self.guard.lr_scale
         beta, free_bits = self._objective_weights()
-        spectral = None if self.spectral is None else self.spectral()
-        elbo, loss = self._backward(_batch(x, cond), total, spectral)
+        elbo, loss, spectral = self._backward(_batch(x, cond), total)
         nats = [self.world.mean(each.detach(), total) for each in (elbo.nll, elbo.kl)]
         told = [loss.detach(), *nats, *([] if spectral is None else [spectral.detach()])]
         (value, nll, *rest), norm, verdict = self._update(lr, told)
@@ -132,17 +131,17 @@ class Stepper:
             )
 
     def _backward(
-        self, batch: tuple[Tensor, ...], total: int, spectral: Tensor | None
-    ) -> tuple[Elbo, Tensor]:
-        """Adds the gradients of a step's objective; returns ELBO and objective."""
+        self, batch: tuple[Tensor, ...], total: int
+    ) -> tuple[Elbo, Tensor, Tensor | None]:
+        """Adds the gradients of a step's objective; returns ELBO, objective and `self.spectral`."""
+        if self.graphed is None and self.config.accumulate == 1:
+            spectral = None if self.spectral is None else self.spectral()
+            elbo, loss = self._losses(self.forward, batch, total, spectral)
+            loss.backward()
+            return elbo, loss, spectral
         if self.graphed is not None:
-            noise = self._noise(self._first(total))
-            weights = torch.tensor(
-                self._objective_weights(), dtype=torch.float64, device=noise.device
-            )
-            *each, loss = self.graphed(*batch, noise, weights)
-            elbo = Elbo(*each)
-        elif self.config.accumulate > 1:
+            elbo, loss = self._replayed(self.graphed, batch, total)
+        else:
             elbo, loss = backward_in_parts(
                 lambda part, place: self._elbo(self.forward, part, self._noise(place)),
                 lambda elbo: self._objective(elbo, total, self._objective_weights()),
@@ -150,15 +149,21 @@ class Stepper:
                 separable=self._objective_weights()[1] == 0,
                 held_back=self.held_back,
             )
-        else:
-            elbo, loss = self._losses(self.forward, batch, total, spectral)
-            loss.backward()
-            return elbo, loss
-        if spectral is not None:
-            penalty = self._penalty(spectral)
-            penalty.backward()
-            loss = loss + penalty.detach()
-        return elbo, loss
+        if self.spectral is None:
+            return elbo, loss, None
+        # Not before: recording must not meet gradient nodes that were made outside of it.
+        spectral = self.spectral()
+        penalty = self._penalty(spectral)
+        penalty.backward()
+        return elbo, loss + penalty.detach(), spectral
+
+    def _replayed(
+        self, graphed: GraphedBackward, batch: tuple[Tensor, ...], total: int
+    ) -> tuple[Elbo, Tensor]:
+        noise = self._noise(self._first(total))
+        weights = torch.tensor(self._objective_weights(), dtype=torch.float64, device=noise.device)
+        *elbo, loss = graphed(*batch, noise, weights)
+        return Elbo(*elbo), loss
 
     def _backward_of(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Adds the gradients of a batch, given as tensors all that changes from step to step.

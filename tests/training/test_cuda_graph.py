@@ -36,7 +36,9 @@ def assert_alike(replaying: Stepper, plain: Stepper, device: str, steps: int = 6
     for step in range(steps):
         shape = (3 if step + 1 == steps else 4, 1, 8, 8)
         x = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
-        assert replaying.step(x) == plain.step(x)
+        told = plain.model.condition is not None
+        cond = torch.randint(2, shape[:1], generator=generator).to(device) if told else None
+        assert replaying.step(x, cond) == plain.step(x, cond)
     own = replaying.model.state_dict()
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(own[name], tensor), name
@@ -59,6 +61,9 @@ def config(tiny: Callable[..., Config]) -> Callable[..., Config]:
         pytest.param(("train.checkpoint_activations=pointwise",), id="recomputing"),
         pytest.param(("train.checkpoint_activations=block", "train.head_bands=2"), id="blocks"),
         pytest.param(("train.precision=bf16",), id="bf16"),
+        pytest.param(
+            ("model.condition={kind: class, classes: [a, b], dropout: 0.5}",), id="conditional"
+        ),
     ],
 )
 def test_recorded_steps_are_the_steps_themselves(config, overrides):

@@ -56,7 +56,7 @@ def raised(function: Callable[[], Any]) -> list[Any]:
 def gradients(stepper: Stepper, x: Tensor) -> dict[str, Tensor]:
     """Whole gradients of one batch, of which `x` is all; the stepper takes its part."""
     stepper.images = len(x)
-    stepper._backward((own(stepper.world, x),), len(x), None)
+    stepper._backward((own(stepper.world, x),), len(x))
     found = {n: whole(p.grad).clone() for n, p in stepper.model.named_parameters()}
     stepper.optimizer.zero_grad()
     return found
