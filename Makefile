@@ -47,8 +47,9 @@ $(BUILT): $(INSTALLED) $(BUILD_INPUTS)
 	$(INSTALL)
 	@touch $@
 
-quickstart: env ## Train on the embedded images for a few minutes; results in runs/fashion-mini/
+quickstart: env ## Train and refine on the embedded images, 7 minutes; results in runs/fashion-mini/
 	$(BIN)/hvae train configs/fashion_mini.yaml
+	$(BIN)/hvae refine runs/fashion-mini
 
 test: env ## The test suite, without a GPU and within 10 minutes; TESTS="..." for a part of it
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(TESTS)
