@@ -52,33 +52,35 @@ class CudaGraph:
 
 
 class GraphedBackward:
-    """Calls a function that adds gradients to parameters, from the second time on as a graph.
+    """Calls a function that adds gradients to parameters; once recorded, as a graph.
 
     The first batch decides the shapes; a batch of others, such as a cut last one, goes through the
     function as it is. What is returned, and the gradients, are overwritten by the next call.
 
     Args:
-        run: takes tensors; returns tensors without gradients, and adds to those of `parameters`.
         parameters: whose gradients are None at every call.
         graph: what records.
     """
 
-    def __init__(
-        self, run: Run, parameters: Sequence[nn.Parameter], graph: Graph | None = None
-    ) -> None:
-        self.run = run
+    def __init__(self, parameters: Sequence[nn.Parameter], graph: Graph | None = None) -> None:
         self.parameters = list(parameters)
         self.graph = CudaGraph() if graph is None else graph
         self.inputs: tuple[Tensor, ...] = ()
         self.outputs: tuple[Tensor, ...] = ()
         self.gradients: list[Tensor | None] = []
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Returns what `run` returns for these inputs, and sets the gradients that it would."""
+    def __call__(self, run: Run, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Returns what `run` returns for these inputs, and sets the gradients that it would.
+
+        Args:
+            run: the same at every call, and not kept, since its owner keeps this. Takes tensors,
+                returns tensors without gradients, and adds to those of the parameters.
+            inputs: what it is called with.
+        """
         if not self.inputs:
-            self._record(inputs)
+            self._record(run, inputs)
         if [each.shape for each in inputs] != [each.shape for each in self.inputs]:
-            return self.run(*inputs)
+            return run(*inputs)
         for held, given in zip(self.inputs, inputs, strict=True):
             held.copy_(given)
         self.graph.replay()
@@ -86,23 +88,23 @@ class GraphedBackward:
             parameter.grad = gradient
         return self.outputs
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+    def _record(self, run: Run, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = tuple(each.clone() for each in inputs)
         for _ in range(_WARM_UPS):
-            self._warm_up()
+            self._warm_up(run)
         # Gradients are None, so the recorded backward writes them, and never adds to older ones.
-        self.outputs = self.graph.record(lambda: self.run(*self.inputs))
+        self.outputs = self.graph.record(lambda: run(*self.inputs))
         self.gradients = [parameter.grad for parameter in self.parameters]
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, run: Run) -> None:
         """Runs it on a side stream, as recording will, and forgets the result."""
         if not self.inputs[0].is_cuda:
-            self.run(*self.inputs)
+            run(*self.inputs)
         else:
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
-                self.run(*self.inputs)
+                run(*self.inputs)
             torch.cuda.current_stream().wait_stream(side)
         for parameter in self.parameters:
             parameter.grad = None

@@ -74,11 +74,7 @@ class Stepper:
         if config.compile == "regional":
             model.compile_blocks()
         self.forward = cast(Any, torch.compile(forward) if config.compile is True else forward)
-        self.graphed = (
-            GraphedBackward(self._backward_of, list(model.parameters()))
-            if config.cuda_graphs
-            else None
-        )
+        self.graphed = GraphedBackward(list(model.parameters())) if config.cuda_graphs else None
         self.steps = 0
         self.images = 0
 
@@ -162,7 +158,7 @@ class Stepper:
     ) -> tuple[Elbo, Tensor]:
         noise = self._noise(self._first(total))
         weights = torch.tensor(self._objective_weights(), dtype=torch.float64, device=noise.device)
-        *elbo, loss = graphed(*batch, noise, weights)
+        *elbo, loss = graphed(self._backward_of, *batch, noise, weights)
         return Elbo(*elbo), loss
 
     def _backward_of(self, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -1,5 +1,7 @@
 """Steps that are recorded once and replayed are the steps that would have been taken."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -24,9 +26,7 @@ def steppers(config: Config, device: str, graph: Graph) -> tuple[Stepper, Steppe
         train = config.train.model_copy(update={"cuda_graphs": graphed and device == "cuda"})
         pair.append(Stepper(build_model(config, torch.device(device)), train, config.seed))
     replaying = pair[0]
-    replaying.graphed = GraphedBackward(
-        replaying._backward_of, list(replaying.model.parameters()), graph
-    )
+    replaying.graphed = GraphedBackward(list(replaying.model.parameters()), graph)
     return pair[0], pair[1]
 
 
@@ -91,8 +91,8 @@ class TestGraphedBackward:
     def weight(self) -> nn.Parameter:
         return nn.Parameter(torch.tensor([2.0, 3.0]))
 
-    @staticmethod
-    def run(weight: nn.Parameter) -> Callable[[Tensor], tuple[Tensor]]:
+    @pytest.fixture
+    def run(self, weight: nn.Parameter) -> Callable[[Tensor], tuple[Tensor]]:
         def squares(x: Tensor) -> tuple[Tensor]:
             y = (weight * x).square().sum()
             y.backward()
@@ -100,30 +100,30 @@ class TestGraphedBackward:
 
         return squares
 
-    def test_gradients_do_not_add_up_over_calls(self, weight):
-        call = GraphedBackward(self.run(weight), [weight], Tape())
+    def test_gradients_do_not_add_up_over_calls(self, weight, run):
+        call = GraphedBackward([weight], Tape())
         for scale in (1.0, 2.0):
             x = torch.tensor([1.0, 1.0]) * scale
-            (y,) = call(x)
+            (y,) = call(run, x)
             assert weight.grad is not None
             assert torch.equal(weight.grad, 2 * weight.detach() * x**2)
             assert y == (weight.detach() * x).square().sum()
             weight.grad = None
 
-    def test_weights_that_moved_in_place_count(self, weight):
-        call = GraphedBackward(self.run(weight), [weight], Tape())
-        call(torch.ones(2))
+    def test_weights_that_moved_in_place_count(self, weight, run):
+        call = GraphedBackward([weight], Tape())
+        call(run, torch.ones(2))
         with torch.no_grad():
             weight.mul_(10)
-        (y,) = call(torch.ones(2))
+        (y,) = call(run, torch.ones(2))
         assert y == 1300
 
-    def test_what_was_recorded_on_other_shapes_is_left_alone(self, weight):
+    def test_what_was_recorded_on_other_shapes_is_left_alone(self, weight, run):
         tape = Tape()
-        call = GraphedBackward(self.run(weight), [weight], tape)
-        call(torch.ones(2))
+        call = GraphedBackward([weight], tape)
+        call(run, torch.ones(2))
         weight.grad, count = None, len(tape.played)
-        (y,) = call(torch.ones(3, 2))
+        (y,) = call(run, torch.ones(3, 2))
         assert (y, len(tape.played)) == (39, count)
 
     def test_a_number_read_on_the_way_is_refused(self, weight):
@@ -133,7 +133,20 @@ class TestGraphedBackward:
             return (y.detach() * y.item(),)
 
         with pytest.raises(RuntimeError, match="waits for the device"):
-            GraphedBackward(run, [weight], Tape())(torch.ones(2))
+            GraphedBackward([weight], Tape())(run, torch.ones(2))
+
+
+def test_a_stepper_with_a_graph_is_freed_at_once(config):
+    """A run that was rolled back builds another one, for which a device may have no room."""
+    stepper, _ = steppers(config(), "cpu", Tape())
+    stepper.step(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    found = weakref.ref(stepper)
+    gc.disable()
+    try:
+        del stepper, _
+        assert found() is None
+    finally:
+        gc.enable()
 
 
 def test_a_run_that_cannot_have_graphs_is_refused_before_it_begins(config):
