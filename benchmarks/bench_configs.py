@@ -26,7 +26,7 @@ from hvae.bench.machine import machine
 from hvae.bench.measure import Quantiles
 from hvae.bench.report import keep
 from hvae.training import load_config
-from hvae.training.build import build_model, sized
+from hvae.training.build import build_model, complete
 from hvae.training.footprint import footprint
 from hvae.training.memory import peak_memory_mib
 from hvae.training.precision import uses_bf16
@@ -102,11 +102,12 @@ def _steps(
     if threads:
         torch.set_num_threads(threads)
     overrides = [*MODES[mode], *([f"data.batch={batch}"] if batch else [])]
-    config = sized(load_config(name, overrides))
+    config = complete(load_config(name, overrides))
     size, place = config.data.batch, torch.device(device)
     stepper = Stepper(build_model(config, place), config.train, config.seed)
     x = torch.randint(256, (size, *stepper.model.shape), dtype=torch.uint8, device=place)
     seconds = [_timed(stepper, x) for _ in range(3 + steps)]
+    peak = peak_memory_mib(place)  # before the products, which are no part of a step
     bf16 = uses_bf16(config.train, place)
     step = Quantiles.of(seconds[3:])
     flops = footprint(config.model, size, bf16=bf16).flops
@@ -117,7 +118,7 @@ def _steps(
         "first_step_s": seconds[0],
         "step_s": [step.p20, step.p50, step.p80],
         "images_per_second": size / step.p50,
-        "peak_mib": peak_memory_mib(place),
+        "peak_mib": peak,
         "flops_per_second": flops / step.p50,
         "matmul_flops_per_second": most,
         "mfu": flops / step.p50 / most,

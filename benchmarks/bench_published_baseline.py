@@ -32,7 +32,7 @@ from hvae.models.layout import Layout
 from hvae.models.recompute import Level, Recompute
 from hvae.models.vdvae import to_published
 from hvae.training import load_config
-from hvae.training.build import sized
+from hvae.training.build import complete
 from hvae.training.step import Stepper
 
 SETTINGS: dict[str, Level] = {"hvae": "none", "hvae, pointwise": "pointwise"}
@@ -199,7 +199,7 @@ KINDS = {
 def measure(config_name: str, batch: int, threads: int, rounds: int) -> dict[str, Any]:
     """Times of all variants on a number of threads."""
     torch.set_num_threads(threads)
-    config = sized(load_config(config_name, ["train.precision=fp32"]))
+    config = complete(load_config(config_name, ["train.precision=fp32"]))
     model_config = config.model
     torch.manual_seed(0)
     models = {name: HVAE(model_config) for name in SETTINGS}

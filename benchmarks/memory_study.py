@@ -30,7 +30,7 @@ from hvae.losses import objective
 from hvae.models import HVAE
 from hvae.models.recompute import LEVELS
 from hvae.training import Config, load_config
-from hvae.training.build import build_model, sized
+from hvae.training.build import build_model, complete
 from hvae.training.footprint import footprint
 from hvae.training.memory_plan import plan_for
 from hvae.training.step import Stepper
@@ -72,26 +72,28 @@ def _config(name: str, setting: str, batch: int) -> Config:
     overrides = [f"train.checkpoint_activations={setting}", f"data.batch={batch}"]
     overrides += ["train.precision=fp32"]
     overrides += ["train.head_bands=8"] if setting in ("pointwise", "block") else []
-    return sized(load_config(name, overrides))
+    return complete(load_config(name, overrides))
 
 
-def _stepper(config: Config) -> tuple[Stepper, Tensor]:
-    stepper = Stepper(build_model(config, torch.device("cpu")), config.train, config.seed)
-    x = torch.randint(256, (config.data.batch, *stepper.model.shape), dtype=torch.uint8)
-    return stepper, x
+def _model(config: Config) -> tuple[HVAE, Tensor]:
+    """The model of a run, and a batch of noise."""
+    model = build_model(config, torch.device("cpu"))
+    return model, torch.randint(256, (config.data.batch, *model.shape), dtype=torch.uint8)
 
 
 def _one_step(name: str, setting: str, batch: int) -> dict[str, float]:
     """Takes a step in this process; returns the most it had resident, and what it began with."""
     torch.set_num_threads(1)
-    stepper, x = _stepper(_config(name, setting, batch))
+    config = _config(name, setting, batch)
+    model, x = _model(config)
+    stepper = Stepper(model, config.train, config.seed)
     before = _most_resident()
     report = stepper.step(x)
     return {
         "idle_mib": before,
         "peak_mib": _most_resident(),
         "objective": report.objective,
-        "parameters": sum(p.numel() for p in stepper.model.parameters()),
+        "parameters": sum(p.numel() for p in model.parameters()),
     }
 
 
@@ -119,8 +121,7 @@ def _memory(name: str, setting: str, batch: int) -> dict[str, Any]:
 def _measure(rows: dict[str, dict[str, Any]], name: str, batch: int, rounds: int) -> None:
     """Adds bytes held, and times of interleaved steps of one model, to the rows."""
     config = _config(name, "none", batch)
-    stepper, x = _stepper(config)
-    model = stepper.model
+    model, x = _model(config)
     plans = {}
     for setting in rows:
         train = _config(name, setting, batch).train

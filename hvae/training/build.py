@@ -14,36 +14,41 @@ from hvae.training.memory_plan import plan_for
 from hvae.training.precision import uses_bf16
 
 
-def complete(config: Config, source: ImageSource) -> Config:
+def complete(config: Config, source: ImageSource | None = None) -> Config:
     """Returns the configuration with size, channels and classes of the model taken from the data.
 
+    Args:
+        config: of a run.
+        source: its data. None: opened, unless the settings tell all that the model asks for.
+
     Raises:
-        UserError: if it names others.
+        UserError: if it names others, or the data has to be opened and cannot be.
     """
+    if source is None:
+        found = sized(config)
+        if found.model.size and found.model.channels and found.model.condition.kind == "none":
+            return found
+        source = open_source(config.data, "train")
     channels, *sides = source.shape
-    found: dict[str, Any] = {"size": tuple(sides), "channels": channels}
-    for key, value in found.items():
+    update: dict[str, Any] = {"size": tuple(sides), "channels": channels}
+    for key, value in update.items():
         asked = getattr(config.model, key)
         if asked not in (None, value):
             raise UserError(
                 f"model.{key} is {asked}, but that of {config.data.source} is {value}; leave "
                 f"model.{key} out, or set data.{key}"
             )
-    found["condition"] = complete_condition(config.model.condition, source)
-    return config.model_copy(update={"model": config.model.model_copy(update=found)})
+    update["condition"] = complete_condition(config.model.condition, source)
+    return config.model_copy(update={"model": config.model.model_copy(update=update)})
 
 
 def sized(config: Config) -> Config:
-    """Returns the configuration with the size and channels of its data, opened only if it must be.
+    """Returns the configuration with size and channels of the model from the data's settings.
 
-    Raises:
-        UserError: if the data has to be opened and cannot be, or has another size.
+    What neither says stays open; no data is read.
     """
     data, model = config.data, config.model
-    size, channels = model.size or data.height_width, model.channels or data.channels
-    if size is None or channels is None or model.condition.kind != "none":
-        return complete(config, open_source(data, "train"))
-    update = {"size": size, "channels": channels}
+    update = {"size": model.size or data.height_width, "channels": model.channels or data.channels}
     return config.model_copy(update={"model": model.model_copy(update=update)})
 
 

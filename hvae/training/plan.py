@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hvae.models.recompute import Level, Recompute
-from hvae.training.build import planned_model, sized
+from hvae.training.build import complete, planned_model
 from hvae.training.config import Config
 from hvae.training.footprint import Footprint, footprint
 from hvae.training.memory_plan import free_bytes, plan_for
@@ -92,7 +92,7 @@ def make_plan(
         UserError: if the data or the layout do not fit, or nothing fits `train.memory_gib`.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    config = sized(config)
+    config = complete(config)
     train, bf16 = config.train, uses_bf16(config.train, device)
     at_once = -(-config.data.batch // train.accumulate)
     free = free_bytes(device)

@@ -76,12 +76,10 @@ def test_recorded_steps_are_the_steps_themselves(config, overrides):
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile", ["false", "regional"])
 def test_graphs_on_a_gpu(config, compile):
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        settings = config(f"train.compile={compile}")
+    settings = config(f"train.compile={compile}")
+    # Not torch.use_deterministic_algorithms, whose warnings would end the test.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         assert_alike(*steppers(settings, "cuda", CudaGraph()), "cuda")
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 class TestGraphedBackward:

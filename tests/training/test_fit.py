@@ -14,6 +14,7 @@ import hvae
 from hvae import checkpoint
 from hvae.errors import TrainingError, UserError
 from hvae.training import Config, fit, step
+from hvae.training.build import complete, sized
 from hvae.training.run_folder import RunFolder
 from hvae.training.step import Stepper
 
@@ -241,3 +242,17 @@ def test_a_model_of_another_size_than_the_data_is_refused_at_once(tmp_path, key,
         f"leave model.{key} out, or set data.{key}"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_data_is_opened_only_where_a_configuration_does_not_say_its_shape():
+    def config(**model: object) -> Config:
+        data = {"source": "no/such/folder", "size": 8, "channels": 1}
+        layout = {"encoder": "8x1", "decoder": "8x1", **model}
+        return Config.model_validate({"data": data, "model": layout})
+
+    assert complete(config()) == sized(config())
+    assert (sized(config()).model.size, sized(config()).model.channels) == ((8, 8), 1)
+    of_classes = config(condition={"kind": "class"})
+    assert sized(of_classes).model.size == (8, 8)
+    with pytest.raises(UserError, match="no/such/folder"):
+        complete(of_classes)
