@@ -85,8 +85,8 @@ def make_plan(
 
     Memory and arithmetic come from a pass over tensors without data, so a model that does not fit
     the machine can be planned for; the data is opened only where the configuration does not say
-    its size. Speed comes from up to three steps on noise: at the run's own size on a GPU, of one
-    image on a CPU.
+    its size. Speed comes from up to three steps on noise, of the run's own size; on a CPU of one
+    image, where those of the run would take long.
 
     Raises:
         UserError: if the data or the layout do not fit, or nothing fits `train.memory_gib`.
@@ -98,15 +98,14 @@ def make_plan(
     free = free_bytes(device)
     recompute = plan_for(config.model, train, at_once, device, bf16=bf16)
     found = footprint(config.model, at_once, recompute, bf16=bf16)
-    batch = at_once if device.type == "cuda" else 1
-    taken = found if batch == at_once else footprint(config.model, batch, recompute, bf16=bf16)
-    rate, reason = None, None
-    if not measure:
-        reason = "not asked for"
-    elif taken.total > free:
-        reason = f"{batch} at once takes {taken.total / _GIB:.1f} GiB"
-    else:
-        rate = _images_per_second(config, recompute, device, batch)
+    rate, batch, reason = None, at_once, None if measure else "not asked for"
+    for size in _measured_sizes(at_once, device) if measure else ():
+        taken = found if size == at_once else footprint(config.model, size, recompute, bf16=bf16)
+        quick = rate is None or size / rate * (1 + _MEASURED_STEPS) < _MEASURED_SECONDS
+        if not quick or taken.total > free:
+            reason = None if rate else f"{size} at once takes {taken.total / _GIB:.1f} GiB"
+            break
+        rate, batch = _images_per_second(config, recompute, device, size), size
     return TrainingPlan(
         device=str(device),
         footprint=found,
@@ -118,6 +117,11 @@ def make_plan(
         measured_batch=batch,
         note=reason,
     )
+
+
+def _measured_sizes(at_once: int, device: torch.device) -> list[int]:
+    """Images of the steps that are timed: on a CPU of one first, which is always affordable."""
+    return [at_once] if device.type == "cuda" else sorted({1, at_once})
 
 
 def _images_per_second(config: Config, plan: Recompute, device: torch.device, batch: int) -> float:

@@ -124,10 +124,24 @@ def test_a_plan_measures_and_writes_nothing(tiny: Callable[..., Config], tmp_pat
     before = set(tmp_path.iterdir())
     plan = make_plan(tiny("train.accumulate=2"), device="cpu")
     assert plan.images_per_second is not None
-    assert plan.footprint.batch == 2
+    assert plan.measured_batch == plan.footprint.batch == 2
     assert plan.record()["total_bytes"] == plan.footprint.total
     assert "2 (4 per step in 2 parts)" in plan.rows()["images at once"]
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_plan_is_measured_on_one_image_where_a_step_would_take_long(
+    tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = []
+
+    def slow(config: Config, plan: object, device: torch.device, batch: int) -> float:
+        timed.append(batch)
+        return 0.1
+
+    monkeypatch.setattr("hvae.training.plan._images_per_second", slow)
+    assert make_plan(tiny(), device="cpu").measured_batch == 1
+    assert timed == [1]
 
 
 @pytest.mark.parametrize("level", LEVELS[1:])
