@@ -120,7 +120,7 @@ def make_plan(
 
 
 def _measured_sizes(at_once: int, device: torch.device) -> list[int]:
-    """Images of the steps that are timed: on a CPU of one first, which is always affordable."""
+    """Images of the steps that are timed: on a CPU first of one, which tells what more take."""
     return [at_once] if device.type == "cuda" else sorted({1, at_once})
 
 
