@@ -60,7 +60,9 @@ class DiscriminatorConfig(Section):
 
 
 class Discriminator(nn.Module):
-    """Logits of images (N, C, *S), in one, two or three spatial dimensions; always in float32.
+    """Logits of images (N, C, *S), in one, two or three spatial dimensions.
+
+    Convolutions run in bfloat16 where the caller's autocast says so; logits are float32 always.
 
     Args:
         config: what it starts from, and its size.
@@ -95,12 +97,13 @@ class Discriminator(nn.Module):
     def judge(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns logits (N,), their mean over scales, and the feature maps they come from."""
         logits, features = [], []
-        with torch.autocast(x.device.type, enabled=False):
+        with _full_precision(x):
             scaled = self.network_input(127.5 * (gaussian_blur(x, self.blur) + 1))
-            for level, scale in enumerate(self.scales):
-                logit, maps = scale(average_pool(scaled, 2**level))
-                logits.append(logit)
-                features += maps
+            pooled = [average_pool(scaled, 2**level) for level in range(len(self.scales))]
+        for scale, seen in zip(self.scales, pooled, strict=True):
+            logit, maps = scale(seen)
+            logits.append(logit)
+            features += maps
         return torch.stack(logits).mean(0), features
 
 
@@ -121,11 +124,17 @@ class _Scale(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         features = self.encoder(x)
         total = x.new_zeros(len(x))
-        for r, maps in features.items():
-            seen = self.activation(maps).flatten(2)
-            seen = seen.flatten(1) if r in self.whole else seen.mean(2)
-            total = total + self.logits[str(r)](seen).squeeze(1)
+        with _full_precision(x):
+            features = {r: maps.to(x.dtype) for r, maps in features.items()}
+            for r, maps in features.items():
+                seen = self.activation(maps).flatten(2)
+                seen = seen.flatten(1) if r in self.whole else seen.mean(2)
+                total = total + self.logits[str(r)](seen).squeeze(1)
         return total, list(features.values())
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _copied(encoder: Encoder) -> Encoder:

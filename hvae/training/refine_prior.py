@@ -35,6 +35,7 @@ from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.ema import Ema
 from hvae.training.harm import Quality, quality
 from hvae.training.optim import load_optimizer_tensors, optimizer_tensors
+from hvae.training.precision import uses_bf16
 from hvae.training.progress import TrainingProgress
 from hvae.training.refine_config import RefineConfig
 from hvae.training.refine_step import RefineReport, RefineStepper
@@ -49,9 +50,15 @@ class PriorStepper(RefineStepper):
     """
 
     def __init__(
-        self, model: HVAE, config: RefineConfig, seed: int, perceptual: Perceptual | None = None
+        self,
+        model: HVAE,
+        config: RefineConfig,
+        seed: int,
+        perceptual: Perceptual | None = None,
+        *,
+        bf16: bool = False,
     ) -> None:
-        super().__init__(model, config, seed, perceptual)
+        super().__init__(model, config, seed, perceptual, bf16=bf16)
         named = model.decoder.named_parameters()
         self.trained = {n: p.requires_grad_() for n, p in named if ".posterior." not in n}
         self.optimizer = torch.optim.Adam(
@@ -74,7 +81,8 @@ class PriorStepper(RefineStepper):
         for parameter in self.trained.values():  # they have the gradient of the weighed L_adv
             if parameter.grad is not None:
                 parameter.grad.mul_(alpha / weight if weight else 0.0)
-        elbo = self.model(x, cond, rng=make_rng(self.elbo_seed, first, x.device)).elbo
+        with self._format():
+            elbo = self.model(x, cond, rng=make_rng(self.elbo_seed, first, x.device)).elbo
         loss = -elbo.mean() / self.model.num_dims
         loss.backward()
         gradients = [p.grad for p in self.trained.values() if p.grad is not None]
@@ -134,6 +142,7 @@ class PriorRefinement(Refinement):
             self.settings,
             derive_seed(self.config.seed, "prior"),
             self.perceptual,
+            bf16=uses_bf16(self.config.train, model.device),
         )
         stepper.follow(self._refined)
         return stepper

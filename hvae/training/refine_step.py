@@ -70,20 +70,28 @@ class RefineStepper:
         config: of the stage.
         seed: of initial weights and noise.
         perceptual: compares reconstructions with their images, if it is there.
+        bf16: convolutions run in bfloat16, but for the discriminator's in steps with penalties,
+            whose second derivatives are float32. So are logits, losses and weights.
 
     Raises:
         UserError: reconstructions alone are to be judged, and nothing changes them.
     """
 
     def __init__(
-        self, model: HVAE, config: RefineConfig, seed: int, perceptual: Perceptual | None = None
+        self,
+        model: HVAE,
+        config: RefineConfig,
+        seed: int,
+        perceptual: Perceptual | None = None,
+        *,
+        bf16: bool = False,
     ) -> None:
         if config.judged == "reconstructions" and not config.refiner.output:
             raise UserError(
                 "refine.judged=reconstructions: without refine.refiner.output they stay as they are"
             )
         self.model = model.requires_grad_(False)
-        self.config, self.perceptual = config, perceptual
+        self.config, self.perceptual, self.bf16 = config, perceptual, bf16
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "refine weights"))
             self.refiner = Refiner(config.refiner, model.config).to(model.device)
@@ -175,24 +183,32 @@ class RefineStepper:
         unrefined, refined = [], []
         if half:
             rng = make_rng(self.noise_seed, first, x.device)
-            with torch.no_grad():
+            with torch.no_grad(), self._format():
                 given = model.encoder(model.likelihood.network_input(x[:half]))
                 maps = model.maps(None if cond is None else cond[:half], half)
                 passed = model.decoder(half, rng, features=given, cond=maps, refiner=self.refiner)
                 unrefined.append(model.image(passed))
-            refined.append(self.refiner.image(unrefined[0], passed.states))
+            with self._format():
+                refined.append(self.refiner.image(unrefined[0], passed.states))
         count = len(x) - half
-        prior = model.decoder(
-            count,
-            make_rng(self.noise_seed, first + half, x.device),
-            temperature=[self._temperature()] * model.num_groups,
-            cond=model.maps(None if cond is None else cond[half:], count),
-            refiner=self.refiner,
-        )
-        drawn = model.image(prior)
-        unrefined.append(drawn.detach())
-        refined.append(self.refiner.image(drawn, prior.states))
+        with self._format():
+            prior = model.decoder(
+                count,
+                make_rng(self.noise_seed, first + half, x.device),
+                temperature=[self._temperature()] * model.num_groups,
+                cond=model.maps(None if cond is None else cond[half:], count),
+                refiner=self.refiner,
+            )
+            drawn = model.image(prior)
+            unrefined.append(drawn.detach())
+            refined.append(self.refiner.image(drawn, prior.states))
         return torch.cat(refined) / 127.5 - 1, torch.cat(unrefined) / 127.5 - 1
+
+    def _format(self, exact: bool = False) -> torch.autocast:
+        """Convolutions in the stage's number format; `exact`: in float32 all the same."""
+        return torch.autocast(
+            self.model.device.type, torch.bfloat16, enabled=self.bf16 and not exact
+        )
 
     def _rebuilt(self, count: int) -> int:
         """How many rows of a batch are reconstructed."""
@@ -225,7 +241,8 @@ class RefineStepper:
         real, fake = real[seen], fake[seen]
         penalised = (self.steps - 1) % config.penalty_every == 0 and gamma > 0
         real, fake = (x.detach().requires_grad_(penalised) for x in (real, fake))
-        on_real, on_fake = network(self._seen(real)), network(self._seen(fake))
+        with self._format(exact=penalised):
+            on_real, on_fake = network(self._seen(real)), network(self._seen(fake))
         loss = discriminator_loss(on_real, on_fake, config.pairing)
         total = loss
         told = {"discriminator": loss, "margin": (on_real - on_fake).mean()}
@@ -245,9 +262,10 @@ class RefineStepper:
         """What the refiner minimises, before weights, by the discriminator as it is now."""
         half, seen = self._rebuilt(len(real)), self._judged(len(real))
         network = self.discriminator.requires_grad_(False)
-        with torch.no_grad():
-            on_real, wanted = network.judge(self._seen(real))
-        on_fake, features = network.judge(self._seen(fake))
+        with self._format():
+            with torch.no_grad():
+                on_real, wanted = network.judge(self._seen(real))
+            on_fake, features = network.judge(self._seen(fake))
         adversarial = generator_loss(on_real[seen], on_fake[seen], self.config.pairing)
         losses = {"adversarial": adversarial, **dict.fromkeys(_OF_REBUILT, fake.new_zeros(()))}
         if half:

@@ -29,6 +29,7 @@ from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.config import Config
 from hvae.training.harm import Harm, Quality, find_harm, quality
 from hvae.training.metrics_log import Meter, MetricsLog
+from hvae.training.precision import uses_bf16
 from hvae.training.progress import TrainingProgress
 from hvae.training.refine_config import RefineConfig
 from hvae.training.refine_step import RefineReport, RefineStepper
@@ -90,7 +91,13 @@ class Refinement:
         return run / checkpoint.REFINE
 
     def _begin(self, model: HVAE) -> RefineStepper:
-        return RefineStepper(model, self.settings, self.config.seed, self.perceptual)
+        return RefineStepper(
+            model,
+            self.settings,
+            self.config.seed,
+            self.perceptual,
+            bf16=uses_bf16(self.config.train, model.device),
+        )
 
     @property
     def total(self) -> int:

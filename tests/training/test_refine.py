@@ -70,6 +70,20 @@ def test_the_likelihood_is_what_it_was(run):
     assert torch.equal(hvae.load(run)(x, rng=make_rng(0)).elbo, elbo)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_stage_has_the_number_format_of_its_run(tiny, tmp_path, monkeypatch, precision):
+    fit(tiny(f"train.precision={precision}"))
+    take, formats = RefineStepper.step, []
+
+    def noted(self, *args, **options):
+        formats.append(self.bf16)
+        return take(self, *args, **options)
+
+    monkeypatch.setattr(RefineStepper, "step", noted)
+    refine(tmp_path / "tiny", [*SMALL, *LENIENT])
+    assert formats == [precision == "bf16"] * 6
+
+
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_stopped_stage_ends_as_if_it_had_not_been(run, tmp_path, monkeypatch, stop_after):
     other = tmp_path / "other"

@@ -35,10 +35,11 @@ def batches(count, n=6):
     ]
 
 
-def stepper(model=None, seed=0, **settings):
+def stepper(model=None, seed=0, bf16=False, **settings):
     """With all parts, unless told otherwise."""
     parts = {"refiner": {"output": True}, "judged": "both", "penalty_every": 1}
-    return RefineStepper(model or base(), RefineConfig(images=600, **{**parts, **settings}), seed)
+    config = RefineConfig(images=600, **{**parts, **settings})
+    return RefineStepper(model or base(), config, seed, bf16=bf16)
 
 
 def digest(model):
@@ -64,6 +65,21 @@ def test_the_model_is_frozen_to_the_last_bit():
     assert digest(model) == before
     assert torch.equal(model(batches(1)[0], rng=make_rng(0)).elbo, elbo)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_bfloat16_is_close_and_leaves_penalties_and_weights_in_float32():
+    """Every second step has a penalty: there, images apart, nothing of the discriminator changes."""
+    exact, rough = stepper(penalty_every=2), stepper(penalty_every=2, bf16=True)
+    first, second = batches(2)
+    wanted, got = exact.step(first), rough.step(first)
+    assert got.penalty_real == wanted.penalty_real  # of the same images by the same weights
+    assert got.penalty_fake == pytest.approx(wanted.penalty_fake, rel=0.05)
+    rough.discriminator.load_state_dict(exact.discriminator.state_dict())
+    wanted, got = exact.step(second), rough.step(second)
+    assert got.margin != wanted.margin
+    assert got.margin == pytest.approx(wanted.margin, abs=0.02)
+    assert got.adversarial == pytest.approx(wanted.adversarial, rel=0.02)
+    assert {tensor.dtype for tensor in flat(rough).values()} == {torch.float32}
 
 
 def test_every_part_moves():
