@@ -68,7 +68,7 @@ def test_the_model_is_frozen_to_the_last_bit():
 
 
 def test_bfloat16_is_close_and_leaves_penalties_and_weights_in_float32():
-    """Every second step has a penalty: there, images apart, nothing of the discriminator changes."""
+    """With a penalty in every second step: there only the made images differ."""
     exact, rough = stepper(penalty_every=2), stepper(penalty_every=2, bf16=True)
     first, second = batches(2)
     wanted, got = exact.step(first), rough.step(first)
