@@ -42,7 +42,7 @@ def generator_loss(real: Tensor, fake: Tensor, pairing: Pairing = "relativistic"
     return F.softplus(-fake).mean()
 
 
-def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
+def gradient_penalty(images: Tensor, logits: Tensor, maps: Sequence[Tensor] = ()) -> Tensor:
     """Returns E |grad_x D(x)|^2, a scalar that can be differentiated again.
 
     The sum over values, the mean over images. R1 at real images (Mescheder et al., arXiv
@@ -51,20 +51,22 @@ def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
     Args:
         images: (N, C, *S) floating, that `logits` were computed from, requiring a gradient.
         logits: (N,) D of them; image i must move logit i alone.
+        maps: (N, ...) what else they were computed from; its gradient counts as that of images.
 
     Raises:
-        ValueError: the images require no gradient.
+        ValueError: the images or maps require no gradient.
         RuntimeError: an op between them has no second derivative.
     """
-    if not images.requires_grad:
+    inputs = [images, *maps]
+    if not all(x.requires_grad for x in inputs):
         raise ValueError("the penalty needs images that require a gradient")
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    if not gradient.requires_grad:
+    gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
+    if not all(gradient.requires_grad for gradient in gradients):
         raise RuntimeError(
             "the penalty cannot be differentiated: an op between images and logits has no second "
             "derivative, or no weight is trained"
         )
-    return gradient.square().flatten(1).sum(1).mean()
+    return torch.stack([g.square().flatten(1).sum(1).mean() for g in gradients]).sum()
 
 
 def lecam(real: Tensor, fake: Tensor, average_real: Tensor, average_fake: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from hvae.models.config import ModelConfig
 from hvae.models.encoder import Encoder
 from hvae.models.layout import Layout
 from hvae.nn.block import ACTIVATIONS
-from hvae.nn.conv import CONVS
+from hvae.nn.conv import CONVS, conv, in_fp32
+from hvae.nn.feature_maps import FeatureMaps
 from hvae.nn.resample import average_pool, gaussian_blur
 from hvae.section import Section
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _LEAST_SIDE = 4  # levels of a fresh network are not halved below
 _LARGEST_READ = 64  # positions of a map up to which the logit weighs each; means of larger ones
+_MAPS = 3  # coarsest maps of another network that are judged: finer ones are edges, and cost most
+_HEAD = 64  # channels of what judges one
 _VARIANCE = {"relu": 2.0, "silu": 2.8, "gelu": 2.35}  # 1 / E f(u)^2 of a standard normal u
 
 
@@ -48,6 +51,11 @@ class DiscriminatorConfig(Section):
 
     blocks: int = Field(default=2, ge=1)
     """Residual blocks of it at each resolution."""
+
+    features: str | None = None
+    """A network of `hvae fid --features` whose maps it also judges by, frozen: lite0, lite2,
+    inception. It knows shapes that few images do not teach; its own scores then flatter the
+    result, so look through lite2 and score with another."""
 
     scales: int = Field(default=1, ge=1, le=4)
     """Networks that look at the image and, afresh, at copies of 1/2, 1/4 ... of its size; 2 or 3
@@ -67,12 +75,15 @@ class Discriminator(nn.Module):
     Args:
         config: what it starts from, and its size.
         model: the trained model whose images it judges; it shares no weight with it.
+        maps: of the network that `config.features` names.
 
     Raises:
         UserError: the images are too small for so many scales.
     """
 
-    def __init__(self, config: DiscriminatorConfig, model: "HVAE") -> None:
+    def __init__(
+        self, config: DiscriminatorConfig, model: "HVAE", maps: FeatureMaps | None = None
+    ) -> None:
         super().__init__()
         size = model.shape[1:]
         if any(side % 2 ** (config.scales - 1) for side in size):
@@ -89,13 +100,31 @@ class Discriminator(nn.Module):
                 encoder, settings = _fresh(config, model.config, [s // 2**level for s in size])
             self.scales.append(_Scale(encoder, Layout.parse(settings), settings))
         self.network_input = model.likelihood.network_input
+        self.through = None if maps is None else _Through(maps, model.config)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def look(self, x: Tensor) -> list[Tensor]:
+        """Returns the maps of the frozen network that `judge` takes; none without one.
+
+        They are a fixed function of images in [-1, 1]: what bounds the discriminator need not be
+        differentiated through it.
+        """
+        if self.through is None:
+            return []
+        with _full_precision(x):
+            x = gaussian_blur(x, self.blur)
+        return self.through.look(x)
+
+    def forward(self, x: Tensor, looked: list[Tensor] | None = None) -> Tensor:
         """Returns logits (N,), high for real images, of data in [-1, 1]."""
-        return self.judge(x)[0]
+        return self.judge(x, looked)[0]
 
-    def judge(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Returns logits (N,), their mean over scales, and the feature maps they come from."""
+    def judge(self, x: Tensor, looked: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Returns logits (N,), their mean over scales, and the feature maps they come from.
+
+        Args:
+            x: (N, C, *S) in [-1, 1].
+            looked: `look` of it, where it is known already.
+        """
         logits, features = [], []
         with _full_precision(x):
             scaled = self.network_input(127.5 * (gaussian_blur(x, self.blur) + 1))
@@ -104,6 +133,8 @@ class Discriminator(nn.Module):
             logit, maps = scale(seen)
             logits.append(logit)
             features += maps
+        if self.through is not None:
+            logits.append(self.through(self.look(x) if looked is None else looked))
         return torch.stack(logits).mean(0), features
 
 
@@ -131,6 +162,44 @@ class _Scale(nn.Module):
                 seen = seen.flatten(1) if r in self.whole else seen.mean(2)
                 total = total + self.logits[str(r)](seen).squeeze(1)
         return total, list(features.values())
+
+
+class _Through(nn.Module):
+    """The sum of a logit for each of a frozen network's maps, by a small network of its own.
+
+    As in projected GANs (Sauer et al., arXiv 2111.01007), less their random mixing of channels and
+    scales: the maps of a network that knows natural images tell shapes apart at once.
+    """
+
+    def __init__(self, maps: FeatureMaps, settings: ModelConfig) -> None:
+        super().__init__()
+        self.maps = maps
+        self.heads = nn.ModuleList(_Head(channels, settings) for channels in maps.channels[-_MAPS:])
+
+    def look(self, x: Tensor) -> list[Tensor]:
+        """Returns the maps that are judged, of images in [-1, 1]."""
+        return self.maps(x)[-_MAPS:]
+
+    def forward(self, looked: list[Tensor]) -> Tensor:
+        """Returns logits (N,) of maps."""
+        logits = [head(maps) for head, maps in zip(self.heads, looked, strict=True)]
+        return torch.stack(logits).sum(0)
+
+
+class _Head(nn.Module):
+    """The logit of a map, the mean over its places."""
+
+    def __init__(self, channels: int, settings: ModelConfig) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[settings.activation]
+        self.into = conv(2, channels, _HEAD)
+        self.across = conv(2, _HEAD, _HEAD, kernel=3)
+        self.out = conv(2, _HEAD, 1)
+        _keep_size(self, settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.across(self.activation(self.into(x))))
+        return in_fp32(self.out, x).mean((1, 2, 3))
 
 
 def _full_precision(x: Tensor) -> torch.autocast:
@@ -167,10 +236,16 @@ def _fresh(
         activation=model.activation,
     )
     encoder = Encoder(settings, Layout.parse(settings), model.channels)
-    for module in encoder.modules():
-        if isinstance(module, CONVS):
-            module.weight.mul_((3 * _VARIANCE[model.activation]) ** 0.5)
+    _keep_size(encoder, model)
     return encoder, settings
+
+
+@torch.no_grad()
+def _keep_size(network: nn.Module, settings: ModelConfig) -> None:
+    """Scales torch's default weights so that what passes through them keeps its size."""
+    for module in network.modules():
+        if isinstance(module, CONVS):
+            module.weight.mul_((3 * _VARIANCE[settings.activation]) ** 0.5)
 
 
 def _halvings(sides: Sequence[int], blocks: int) -> str:

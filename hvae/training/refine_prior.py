@@ -31,6 +31,7 @@ from hvae.files import sha256
 from hvae.losses.perceptual import Perceptual
 from hvae.metrics import evaluate_likelihood
 from hvae.models import HVAE
+from hvae.nn.feature_maps import FeatureMaps
 from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.ema import Ema
 from hvae.training.harm import Quality, quality
@@ -56,9 +57,10 @@ class PriorStepper(RefineStepper):
         seed: int,
         perceptual: Perceptual | None = None,
         *,
+        maps: FeatureMaps | None = None,
         bf16: bool = False,
     ) -> None:
-        super().__init__(model, config, seed, perceptual, bf16=bf16)
+        super().__init__(model, config, seed, perceptual, maps=maps, bf16=bf16)
         named = model.decoder.named_parameters()
         self.trained = {n: p.requires_grad_() for n, p in named if ".posterior." not in n}
         self.optimizer = torch.optim.Adam(
@@ -142,6 +144,7 @@ class PriorRefinement(Refinement):
             self.settings,
             derive_seed(self.config.seed, "prior"),
             self.perceptual,
+            maps=self.maps,
             bf16=uses_bf16(self.config.train, model.device),
         )
         stepper.follow(self._refined)

@@ -24,6 +24,7 @@ from hvae.losses.schedule import cosine_decay
 from hvae.models import HVAE
 from hvae.models.discriminator import Discriminator
 from hvae.models.refiner import Refiner
+from hvae.nn.feature_maps import FeatureMaps
 from hvae.ops.philox import DEQUANTISATION_STREAM, derive_seed, make_rng, philox_uniform
 from hvae.training.ema import Ema
 from hvae.training.optim import load_optimizer_tensors, optimizer_tensors
@@ -70,6 +71,7 @@ class RefineStepper:
         config: of the stage.
         seed: of initial weights and noise.
         perceptual: compares reconstructions with their images, if it is there.
+        maps: what the discriminator looks through, if `discriminator.features` names a network.
         bf16: convolutions run in bfloat16, but for the discriminator's in steps with penalties,
             whose second derivatives are float32. So are logits, losses and weights.
 
@@ -84,6 +86,7 @@ class RefineStepper:
         seed: int,
         perceptual: Perceptual | None = None,
         *,
+        maps: FeatureMaps | None = None,
         bf16: bool = False,
     ) -> None:
         if config.judged == "reconstructions" and not config.refiner.output:
@@ -95,7 +98,7 @@ class RefineStepper:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "refine weights"))
             self.refiner = Refiner(config.refiner, model.config).to(model.device)
-            self.discriminator = Discriminator(config.discriminator, model).to(model.device)
+            self.discriminator = Discriminator(config.discriminator, model, maps).to(model.device)
         self.ema = Ema(self.refiner, config.ema)
         self.optimizers = {
             "refiner": _adam(self.refiner, config.lr),
@@ -242,13 +245,14 @@ class RefineStepper:
         penalised = (self.steps - 1) % config.penalty_every == 0 and gamma > 0
         real, fake = (x.detach().requires_grad_(penalised) for x in (real, fake))
         with self._format(exact=penalised):
-            on_real, on_fake = network(self._seen(real)), network(self._seen(fake))
+            on_real, maps_real = self._opinion(real, penalised)
+            on_fake, maps_fake = self._opinion(fake, penalised)
         loss = discriminator_loss(on_real, on_fake, config.pairing)
         total = loss
         told = {"discriminator": loss, "margin": (on_real - on_fake).mean()}
         if penalised:
-            told["penalty_real"] = gradient_penalty(real, on_real)
-            told["penalty_fake"] = gradient_penalty(fake, on_fake)
+            told["penalty_real"] = gradient_penalty(real, on_real, maps_real)
+            told["penalty_fake"] = gradient_penalty(fake, on_fake, maps_fake)
             penalty = told["penalty_real"] + told["penalty_fake"]
             total = total + gamma / 2 * config.penalty_every * penalty
         if config.lecam:
@@ -257,6 +261,13 @@ class RefineStepper:
         means = torch.where(means.isfinite(), means, self.averages)
         self.averages.lerp_(means, 1 - _AVERAGING)
         return self._take("discriminator", network, total, told, decay)
+
+    def _opinion(self, images: Tensor, penalised: bool) -> tuple[Tensor, list[Tensor]]:
+        """Logits of a batch, and the frozen network's maps that they depend on besides."""
+        seen = self._seen(images)
+        with torch.no_grad():
+            maps = [each.requires_grad_(penalised) for each in self.discriminator.look(seen)]
+        return self.discriminator(seen, maps), maps
 
     def _losses(self, real: Tensor, fake: Tensor, unrefined: Tensor) -> dict[str, Tensor]:
         """What the refiner minimises, before weights, by the discriminator as it is now."""

@@ -25,6 +25,7 @@ from hvae.files import sha256
 from hvae.losses.perceptual import Perceptual
 from hvae.metrics.features import NetworkExtractor, open_extractor
 from hvae.models import HVAE
+from hvae.nn.feature_maps import FeatureMaps
 from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.config import Config
 from hvae.training.harm import Harm, Quality, find_harm, quality
@@ -77,7 +78,10 @@ class Refinement:
         self.train, self.test = train, test
         count = min(self.settings.harm.images, len(test))
         self.held_out = Chosen(test, count, seed=config.seed)
-        self.perceptual = _perceptual(self.settings.perceptual, model)
+        perceptual = _maps("perceptual", self.settings.perceptual, model)
+        self.perceptual = None if perceptual is None else Perceptual(perceptual)
+        named = self.settings.discriminator.features
+        self.maps = _maps("discriminator.features", named, model)
         self.stepper = self._begin(model)
         self.log = MetricsLog(self.folder / "metrics.jsonl")
         self.meter = Meter()
@@ -96,6 +100,7 @@ class Refinement:
             self.settings,
             self.config.seed,
             self.perceptual,
+            maps=self.maps,
             bf16=uses_bf16(self.config.train, model.device),
         )
 
@@ -332,15 +337,16 @@ def _check_same(saved: dict[str, Any], asked: RefineConfig, folder: Path) -> Non
         )
 
 
-def _perceptual(name: str | None, model: HVAE) -> Perceptual | None:
+def _maps(key: str, name: str | None, model: HVAE) -> FeatureMaps | None:
+    """Opens the network that a key of the section names."""
     if name is None:
         return None
     if len(model.shape) != 3:
-        raise UserError(f"refine.perceptual: {name} sees images, the model makes {model.shape}")
+        raise UserError(f"refine.{key}: {name} sees images, the model makes {model.shape}")
     extractor = open_extractor(name, device=model.device)
     if not isinstance(extractor, NetworkExtractor):
-        raise UserError(f"refine.perceptual: wanted lite0 or inception, got {name}")
-    return Perceptual(extractor.network, extractor.resolution, extractor.mean, extractor.std)
+        raise UserError(f"refine.{key}: wanted lite0, lite2 or inception, got {name}")
+    return FeatureMaps(extractor.network, extractor.resolution, extractor.mean, extractor.std)
 
 
 def _crossed(interval: int, before: int, now: int) -> bool:

@@ -4,12 +4,14 @@ import doctest
 
 import pytest
 import torch
+from torch import nn
 
 from hvae.errors import UserError
 from hvae.losses.adversarial import gradient_penalty
 from hvae.models import HVAE, ModelConfig
 from hvae.models import discriminator as module
 from hvae.models.discriminator import Discriminator, DiscriminatorConfig
+from hvae.nn.feature_maps import FeatureMaps
 
 SIZES = {1: (32,), 2: (16, 24), 3: (8, 8, 8)}
 
@@ -130,3 +132,43 @@ def test_scales_that_do_not_fit_are_refused():
 
 def test_examples():
     assert doctest.testmod(module).failed == 0
+
+
+def maps():
+    torch.manual_seed(1)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 6, 3, stride=2, padding=1),
+        nn.SiLU(), nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.SiLU(),
+    )  # fmt: skip
+    return FeatureMaps(network.requires_grad_(False), 16, (127.5,) * 3, (127.5,) * 3)
+
+
+def looking(**settings):
+    torch.manual_seed(0)
+    config = ModelConfig(size=(16, 24), channels=3, encoder="16x1", decoder="16x1", width=8)
+    return Discriminator(DiscriminatorConfig(**settings), HVAE(config), maps())
+
+
+def test_another_network_is_looked_through_and_stays_out_of_the_weights():
+    network, x = looking(), torch.randn(3, 3, 16, 24, requires_grad=True)
+    assert not any(name.startswith("through.maps") for name in network.state_dict())
+    looked = network.look(x.detach())
+    torch.testing.assert_close(network(x, looked), network(x))
+    apart = torch.cat([network(row[None]) for row in x])
+    torch.testing.assert_close(network(x), apart)
+    (through,) = torch.autograd.grad(network(x).sum(), x)
+    (beside,) = torch.autograd.grad(network(x, looked).sum(), x)
+    assert (through - beside).norm() > 1e-3 * beside.norm()
+
+
+def test_the_penalty_is_taken_at_maps_and_reaches_their_heads():
+    network, x = looking(blur=0.5), torch.randn(3, 3, 16, 24, requires_grad=True)
+    looked = [each.requires_grad_() for each in network.look(x.detach())]
+    logits = network(x, looked)
+    whole = gradient_penalty(x, logits, looked)
+    gradients = torch.autograd.grad(logits.sum(), [x, *looked], retain_graph=True)
+    torch.testing.assert_close(whole, sum(g.square().sum() for g in gradients) / 3)
+    whole.backward()
+    weights = {n: p for n, p in network.through.named_parameters() if n.endswith("weight")}
+    assert len(weights) == 9
+    assert all(weight.grad.any() for weight in weights.values())

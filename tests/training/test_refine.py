@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import hvae
 from hvae import checkpoint
@@ -40,6 +41,18 @@ def run(tiny, tmp_path):
 def weights_of(run):
     folder = checkpoint.newest_complete(run).checkpoint
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def _stopping(take, after):
+    """A step that sends the process a signal once so many were taken."""
+
+    def step_and_stop(self, *args, **options):
+        report = take(self, *args, **options)
+        if self.steps == after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report
+
+    return step_and_stop
 
 
 def rows(run, kind):
@@ -89,15 +102,7 @@ def test_a_stopped_stage_ends_as_if_it_had_not_been(run, tmp_path, monkeypatch, 
     other = tmp_path / "other"
     shutil.copytree(run, other)
     refine(run, [*SMALL, *LENIENT])
-    take = RefineStepper.step
-
-    def step_and_stop(self, *args, **options):
-        report = take(self, *args, **options)
-        if self.steps == stop_after:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return report
-
-    monkeypatch.setattr(RefineStepper, "step", step_and_stop)
+    monkeypatch.setattr(RefineStepper, "step", _stopping(RefineStepper.step, after=stop_after))
     assert refine(other, [*SMALL, *LENIENT]).stopped
     monkeypatch.undo()
     assert not refine(other, [*SMALL, *LENIENT]).stopped
@@ -204,9 +209,24 @@ def test_a_perceptual_loss_by_an_installed_extractor(run):
     assert row["grad_norm_perceptual"] > 0
 
 
-def test_perceptual_losses_want_maps(run):
+def test_a_discriminator_that_looks_through_another_network_resumes_exactly(run, tmp_path):
+    other, settings = tmp_path / "other", [*SMALL, *LENIENT, "refine.discriminator.features=lite2"]
+    shutil.copytree(run, other)
+    refine(run, settings)
+    folder = checkpoint.newest_complete(run / "refine").checkpoint
+    heads = [n for n in load_file(folder / "discriminator.safetensors") if "through" in n]
+    assert len(heads) == 18  # of 3 convolutions for 3 maps, and nothing of the network itself
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RefineStepper, "step", _stopping(RefineStepper.step, after=3))
+        assert refine(other, settings).stopped
+    assert not refine(other, settings).stopped
+    assert weights_of(other / "refine") == weights_of(run / "refine")
+
+
+@pytest.mark.parametrize("key", ["perceptual", "discriminator.features"])
+def test_networks_without_maps_are_refused(run, key):
     with pytest.raises(UserError, match="wanted inception, lite0"):
-        refine(run, [*SMALL, "refine.perceptual=nothing"])
+        refine(run, [*SMALL, f"refine.{key}=nothing"])
 
 
 def test_several_processes_are_refused(run, monkeypatch):

@@ -9,10 +9,10 @@ from hvae.metrics.features.base import Extractor
 from hvae.metrics.features.custom import open_custom
 from hvae.metrics.features.dinov2 import open_dinov2
 from hvae.metrics.features.download import Progress
+from hvae.metrics.features.efficientnet_lite import VARIANTS, open_efficientnet_lite
 from hvae.metrics.features.inception import open_inception
-from hvae.metrics.features.lite0 import open_lite0
 
-NAMES = ("inception", "lite0", "dinov2")
+NAMES = ("inception", *VARIANTS, "dinov2")
 _MOST_DIGITS = 40  # of a resolution: far beyond any, and below what Python refuses to convert
 
 
@@ -57,6 +57,7 @@ def open_extractor(
         return open_custom(name, protocol, device=device)
     base, at, resolution = name.partition("@")
     is_number = resolution.isascii() and resolution.isdecimal() and len(resolution) < _MOST_DIGITS
-    if base == "lite0" and (not at or is_number):
-        return open_lite0(protocol or "clean", resolution=int(resolution or 64), device=device)
+    if base in VARIANTS and (not at or is_number):
+        side = int(resolution or 64)
+        return open_efficientnet_lite(base, protocol or "clean", resolution=side, device=device)
     raise UserError(f"features: wanted {', '.join(NAMES)} or module:Class, got {name[:80]!r}")

