@@ -137,8 +137,9 @@ class RefineStepper:
         )
         real = self._real(x, first)
         fake, unrefined = self._fake(x, cond, first)
-        told_d, finite_d, norm_d = self._judge(real, fake.detach(), gamma, decay)
-        losses = self._losses(real, fake, unrefined)
+        looked = self._look(real, fake)
+        told_d, finite_d, norm_d = self._judge(real, fake.detach(), looked, gamma, decay)
+        losses = self._losses(real, fake, looked, unrefined)
         grad_norms = self._norms(losses) if by_loss else {}
         told_g, finite_g, norm_g = self._refine(losses, decay)
         self._count(finite_d and finite_g)
@@ -223,11 +224,19 @@ class RefineStepper:
         rows = {"both": (0, count), "reconstructions": (0, half), "samples": (half, count)}
         return slice(*rows[self.config.judged])
 
-    def _seen(self, images: Tensor) -> Tensor:
-        """What the discriminator sees of a batch; rows of a pair are changed alike."""
+    def _seen(self, images: Tensor, skipped: int = 0) -> Tensor:
+        """What the discriminator sees of a batch's rows, less the first few; pairs change alike."""
         share = min(1.0, 2 * self.images / self.config.images)
-        rng = make_rng(self.augment_seed, self.steps * self.config.batch, images.device)
+        first = self.steps * self.config.batch + skipped
+        rng = make_rng(self.augment_seed, first, images.device)
         return augment(images, share * self.config.augment, rng)
+
+    def _look(self, real: Tensor, fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """A frozen network's maps of both, if there is one; those of made images with a graph."""
+        with self._format():
+            with torch.no_grad():
+                of_real = self.discriminator.look(self._seen(real))
+            return of_real, self.discriminator.look(self._seen(fake))
 
     def _temperature(self) -> float:
         low, high = self.config.temperatures
@@ -236,17 +245,26 @@ class RefineStepper:
         )
 
     def _judge(
-        self, real: Tensor, fake: Tensor, gamma: float, decay: float
+        self,
+        real: Tensor,
+        fake: Tensor,
+        looked: tuple[list[Tensor], list[Tensor]],
+        gamma: float,
+        decay: float,
     ) -> tuple[dict[str, float], bool, float]:
         """The discriminator's step."""
         config, network = self.config, self.discriminator.requires_grad_(True)
-        seen = self._judged(len(real))
-        real, fake = real[seen], fake[seen]
+        rows = self._judged(len(real))
         penalised = (self.steps - 1) % config.penalty_every == 0 and gamma > 0
-        real, fake = (x.detach().requires_grad_(penalised) for x in (real, fake))
+
+        def leaf(x: Tensor) -> Tensor:
+            return x[rows].detach().to(real.dtype).requires_grad_(penalised)
+
+        maps_real, maps_fake = ([leaf(each) for each in maps] for maps in looked)
+        real, fake = leaf(real), leaf(fake)
         with self._format(exact=penalised):
-            on_real, maps_real = self._opinion(real, penalised)
-            on_fake, maps_fake = self._opinion(fake, penalised)
+            on_real = network(self._seen(real, rows.start), maps_real)
+            on_fake = network(self._seen(fake, rows.start), maps_fake)
         loss = discriminator_loss(on_real, on_fake, config.pairing)
         total = loss
         told = {"discriminator": loss, "margin": (on_real - on_fake).mean()}
@@ -262,21 +280,20 @@ class RefineStepper:
         self.averages.lerp_(means, 1 - _AVERAGING)
         return self._take("discriminator", network, total, told, decay)
 
-    def _opinion(self, images: Tensor, penalised: bool) -> tuple[Tensor, list[Tensor]]:
-        """Logits of a batch, and the frozen network's maps that they depend on besides."""
-        seen = self._seen(images)
-        with torch.no_grad():
-            maps = [each.requires_grad_(penalised) for each in self.discriminator.look(seen)]
-        return self.discriminator(seen, maps), maps
-
-    def _losses(self, real: Tensor, fake: Tensor, unrefined: Tensor) -> dict[str, Tensor]:
+    def _losses(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        looked: tuple[list[Tensor], list[Tensor]],
+        unrefined: Tensor,
+    ) -> dict[str, Tensor]:
         """What the refiner minimises, before weights, by the discriminator as it is now."""
         half, seen = self._rebuilt(len(real)), self._judged(len(real))
         network = self.discriminator.requires_grad_(False)
         with self._format():
             with torch.no_grad():
-                on_real, wanted = network.judge(self._seen(real))
-            on_fake, features = network.judge(self._seen(fake))
+                on_real, wanted = network.judge(self._seen(real), looked[0])
+            on_fake, features = network.judge(self._seen(fake), looked[1])
         adversarial = generator_loss(on_real[seen], on_fake[seen], self.config.pairing)
         losses = {"adversarial": adversarial, **dict.fromkeys(_OF_REBUILT, fake.new_zeros(()))}
         if half:
