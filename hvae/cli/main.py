@@ -85,7 +85,11 @@ app.command(
     )
 )(train)
 app.command(
-    epilog=example("hvae refine runs/fashion-mini\nhvae refine runs/a refine.images=200000")
+    epilog=example(
+        "hvae refine runs/fashion-mini\n"
+        "hvae refine runs/a refine.images=200000\n"
+        "hvae refine runs/a refine.discriminator.features=lite2"
+    )
 )(refine)
 app.command(epilog=example("hvae sample runs/fashion-mini -n 64 -o samples.png"))(sample)
 app.command(epilog=example("hvae reconstruct runs/fashion-mini -n 16 -o pairs.png"))(reconstruct)
