@@ -111,7 +111,7 @@ def trained_classifier(source: ImageSource, epochs: int, seed: int) -> nn.Module
         for rows in torch.randperm(len(images))[: len(images) // BATCH * BATCH].split(BATCH):
             x = images[rows]
             x = x.flip(-1) if torch.rand(()) < 0.5 else x
-            loss = F.cross_entropy(network(_scaled(x)), labels[rows])
+            loss = F.cross_entropy(network(scaled(x)), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -122,10 +122,11 @@ def trained_classifier(source: ImageSource, epochs: int, seed: int) -> nn.Module
 @torch.no_grad()
 def predicted(network: nn.Module, x: Tensor) -> Tensor:
     """The class of each image, int64 (N,)."""
-    return torch.cat([network(_scaled(part)).argmax(1) for part in x.split(256)])
+    return torch.cat([network(scaled(part)).argmax(1) for part in x.split(256)])
 
 
-def _scaled(x: Tensor) -> Tensor:
+def scaled(x: Tensor) -> Tensor:
+    """What the network takes of uint8 images."""
     return x.float() / 127.5 - 1
 
 
