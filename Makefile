@@ -10,6 +10,8 @@ TORCH ?= torch==2.13.0
 
 VENV := .venv
 BIN := $(VENV)/bin
+# A process for each core; a file's tests share their fixtures, and so stay together.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -q --no-build-isolation --no-deps -e .
 CREATED := $(VENV)/.created
@@ -52,10 +54,10 @@ quickstart: env ## Train and refine on the embedded images, 7 minutes; results i
 	$(BIN)/hvae refine runs/fashion-mini
 
 test: env ## The test suite, without a GPU and within 10 minutes; TESTS="..." for a part of it
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(TESTS)
+	$(PYTEST) -m "not slow and not gpu" $(TESTS)
 
 test-all: env ## The test suite with soaks, sweeps and builds, within 60 minutes
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 lint: env ## ruff, mypy and clang-format, changing nothing
 	$(BIN)/ruff check .

@@ -341,8 +341,10 @@ def _maps(key: str, name: str | None, model: HVAE) -> FeatureMaps | None:
     """Opens the network that a key of the section names."""
     if name is None:
         return None
-    if len(model.shape) != 3:
-        raise UserError(f"refine.{key}: {name} sees images, the model makes {model.shape}")
+    if len(model.shape) != 3 or model.shape[0] not in (1, 3):
+        raise UserError(
+            f"refine.{key}: {name} sees grey and colour images, the model makes {model.shape}"
+        )
     extractor = open_extractor(name, device=model.device)
     if not isinstance(extractor, NetworkExtractor):
         raise UserError(f"refine.{key}: wanted lite0, lite2 or inception, got {name}")

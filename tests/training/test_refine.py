@@ -15,6 +15,7 @@ from hvae.data import DataConfig, open_source
 from hvae.data.originals import Chosen
 from hvae.errors import TrainingError, UserError
 from hvae.inference import reconstruct
+from hvae.models import HVAE, ModelConfig
 from hvae.ops import make_rng
 from hvae.training import fit
 from hvae.training import refinement as module
@@ -227,6 +228,14 @@ def test_a_discriminator_that_looks_through_another_network_resumes_exactly(run,
 def test_networks_without_maps_are_refused(run, key):
     with pytest.raises(UserError, match="wanted inception, lite0"):
         refine(run, [*SMALL, f"refine.{key}=nothing"])
+
+
+@pytest.mark.parametrize(("channels", "size"), [(2, (8, 8)), (1, (8,)), (3, (8, 8, 8))])
+def test_networks_for_images_see_nothing_else(channels, size):
+    ladder = {"encoder": "8x1", "decoder": "8x1", "width": 8}
+    model = HVAE(ModelConfig(size=size, channels=channels, **ladder))
+    with pytest.raises(UserError, match="lite0 sees grey and colour images, the model makes"):
+        module._maps("perceptual", "lite0", model)
 
 
 def test_several_processes_are_refused(run, monkeypatch):
