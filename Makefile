@@ -49,7 +49,7 @@ $(BUILT): $(INSTALLED) $(BUILD_INPUTS)
 	$(INSTALL)
 	@touch $@
 
-quickstart: env ## Train and refine on the embedded images, 7 minutes; results in runs/fashion-mini/
+quickstart: env ## Train and refine on the embedded images, 7 minutes at most; results in runs/fashion-mini/
 	$(BIN)/hvae train configs/fashion_mini.yaml
 	$(BIN)/hvae refine runs/fashion-mini
 
