@@ -36,7 +36,6 @@ from hvae.ops.philox import derive_seed, make_rng
 from hvae.training.ema import Ema
 from hvae.training.harm import Quality, quality
 from hvae.training.optim import load_optimizer_tensors, optimizer_tensors
-from hvae.training.precision import uses_bf16
 from hvae.training.progress import TrainingProgress
 from hvae.training.refine_config import RefineConfig
 from hvae.training.refine_step import RefineReport, RefineStepper
@@ -139,14 +138,8 @@ class PriorRefinement(Refinement):
     def _begin(self, model: HVAE) -> PriorStepper:
         config = self.run / "config.yaml"
         shutil.copyfile(config, self.folder / config.name)
-        stepper = PriorStepper(
-            checkpoint.load_weights(self.weights, device=model.device),
-            self.settings,
-            derive_seed(self.config.seed, "prior"),
-            self.perceptual,
-            maps=self.maps,
-            bf16=uses_bf16(self.config.train, model.device),
-        )
+        fresh = checkpoint.load_weights(self.weights, device=model.device)
+        stepper = self._make(PriorStepper, fresh, derive_seed(self.config.seed, "prior"))
         stepper.follow(self._refined)
         return stepper
 

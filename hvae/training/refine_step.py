@@ -192,6 +192,7 @@ class RefineStepper:
                 maps = model.maps(None if cond is None else cond[:half], half)
                 passed = model.decoder(half, rng, features=given, cond=maps, refiner=self.refiner)
                 unrefined.append(model.image(passed))
+            # A region of its own: one for both paths casts weights once, with other gradients.
             with self._format():
                 refined.append(self.refiner.image(unrefined[0], passed.states))
         count = len(x) - half

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ from hvae.training.progress import TrainingProgress
 from hvae.training.refine_config import RefineConfig
 from hvae.training.refine_step import RefineReport, RefineStepper
 from hvae.training.signals import StopRequest
+
+Stepper = TypeVar("Stepper", bound=RefineStepper)
 
 _SHEET = 32  # images on a sheet, each unrefined and refined
 
@@ -95,10 +97,13 @@ class Refinement:
         return run / checkpoint.REFINE
 
     def _begin(self, model: HVAE) -> RefineStepper:
-        return RefineStepper(
+        return self._make(RefineStepper, model, self.config.seed)
+
+    def _make(self, kind: type[Stepper], model: HVAE, seed: int) -> Stepper:
+        return kind(
             model,
             self.settings,
-            self.config.seed,
+            seed,
             self.perceptual,
             maps=self.maps,
             bf16=uses_bf16(self.config.train, model.device),
